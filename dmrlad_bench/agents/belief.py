@@ -1,0 +1,96 @@
+"""Beliefs about the task: products of Gaussian factors over a context window, computed from sums of per-transition rows.
+
+Every transition contributes one row `[class statistic (K), precisions (K L), precision-weighted means (K L), 1]`. A window's
+belief depends only on the sum of its rows, so the belief of every step of a trial is a difference of prefix sums.
+sigma is a standard deviation everywhere; precision is 1/sigma^2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+MERGES = ("mean", "softmax_of_sum", "softmax_of_product")
+
+
+@dataclass(frozen=True)
+class Belief:
+    """q(y|c) and q(z|c, y) for every class.
+
+    Attributes:
+        classes: `(..., K)` probabilities.
+        mean, deviation: `(..., K, L)`.
+    """
+
+    classes: Tensor
+    mean: Tensor
+    deviation: Tensor
+
+    def point(self) -> Tensor:
+        """Mean of the most likely class, `(..., L)`."""
+        return _take_class(self.mean, self.classes.argmax(-1))
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """A draw of class and latent, `(..., L)`."""
+        flat = self.classes.reshape(-1, self.classes.shape[-1])
+        chosen = torch.multinomial(flat, 1, generator=generator).view(self.classes.shape[:-1])
+        mean = _take_class(self.mean, chosen)
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+        return mean + _take_class(self.deviation, chosen) * noise
+
+
+def _take_class(values: Tensor, chosen: Tensor) -> Tensor:
+    index = chosen[..., None, None].expand(*chosen.shape, 1, values.shape[-1])
+    return values.gather(-2, index).squeeze(-2)
+
+
+def window_sums(rows: Tensor, window: int) -> Tensor:
+    """Sums of `rows` over the window *before* every step, by prefix sums in float64.
+
+    Args:
+        rows: `(..., steps, features)`; masked entries are zero.
+        window: W, or 0 for everything before the step.
+
+    Returns:
+        `(..., steps + 1, features)`; entry t sums rows t-W .. t-1.
+    """
+    prefix = functional.pad(rows.double().cumsum(-2), (0, 0, 1, 0))
+    if window == 0 or window >= rows.shape[-2]:
+        return prefix.to(rows.dtype)
+    sums = prefix.clone()
+    sums[..., window:, :] = prefix[..., window:, :] - prefix[..., :-window, :]
+    return sums.to(rows.dtype)
+
+
+def gaussian_product(
+    precision_sum: Tensor, weighted_mean_sum: Tensor, prior_mean: Tensor, prior_deviation: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of prior x product of factors.
+
+    1/sigma^2 = 1/sigma_prior^2 + sum_i 1/sigma_i^2;  mu = sigma^2 (mu_prior/sigma_prior^2 + sum_i mu_i/sigma_i^2).
+    All arguments broadcast, `(..., K, L)`.
+    """
+    prior_precision = prior_deviation.square().reciprocal()
+    variance = (prior_precision + precision_sum).reciprocal()
+    return variance * (prior_mean * prior_precision + weighted_mean_sum), variance.sqrt()
+
+
+def class_statistic(logits: Tensor, merge: str) -> Tensor:
+    """What a transition adds to the class sum of its window, for the merges that are functions of a sum."""
+    if merge == "mean":
+        return torch.softmax(logits, -1)
+    if merge == "softmax_of_sum":
+        return logits
+    return torch.log_softmax(logits, -1)
+
+
+def merged_classes(statistic_sum: Tensor, count: Tensor, merge: str) -> Tensor:
+    """q(y|c) `(..., K)` from the summed statistics; uniform for an empty window (`count` `(..., 1)` = 0)."""
+    if merge == "mean":
+        uniform = torch.full_like(statistic_sum, 1.0 / statistic_sum.shape[-1])
+        mean = (statistic_sum / count.clamp(min=1.0)).clamp(min=0.0)  # prefix sums round: a hair below zero is zero
+        return torch.where(count > 0.5, mean / mean.sum(-1, keepdim=True).clamp(min=1e-12), uniform)
+    return torch.softmax(torch.where(count > 0.5, statistic_sum, torch.zeros_like(statistic_sum)), -1)

@@ -1,0 +1,26 @@
+"""From a resolved configuration to an agent."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dmrlad_bench.agents.interface import Agent, Problem
+from dmrlad_bench.cards.agent import AgentConfig
+
+
+def build_agent(config: AgentConfig, problem: Problem, seed: np.random.SeedSequence, device: str) -> Agent:
+    """Build the agent that `config.algorithm` names.
+
+    Args:
+        config: resolved configuration.
+        problem: sizes, training tasks and reward function of the family, as the agent sees them.
+        seed: source of the agent's randomness.
+        device: torch device of the learner, `cpu` or `cuda`.
+    """
+    if config.algorithm == "random":
+        from dmrlad_bench.agents.simple import RandomAgent
+
+        return RandomAgent(problem, seed)
+    from dmrlad_bench.agents.cemrl import Cemrl
+
+    return Cemrl(config, problem, seed, device)

@@ -1,0 +1,248 @@
+"""CEMRL, DMRLAD and every ablation: task inference, actor-critic, relabelling and replay, composed as the card says.
+
+One training iteration (`learn`) is: store, relabel, reconstruct, re-infer, improve.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dmrlad_bench.agents.actor_critic import SoftActorCritic
+from dmrlad_bench.agents.encoder import OnlineContext
+from dmrlad_bench.agents.exploration import NoiseActions
+from dmrlad_bench.agents.inference import TaskInference
+from dmrlad_bench.agents.interface import Diverged, Metrics, Problem, Transition, Trials
+from dmrlad_bench.agents.relabel import Hindsight, Relabeller
+from dmrlad_bench.agents.replay import TrialReplay
+from dmrlad_bench.cards.agent import AgentConfig
+
+REINFER_ROWS = 100_000
+CHECK_INTERVAL = 100
+VALIDATION_TARGETS = 1024
+
+
+class Cemrl:
+    """The agent: `inference` (or none), `learner`, `relabeller` (or none) and `replay`."""
+
+    def __init__(self, config: AgentConfig, problem: Problem, seed: np.random.SeedSequence, device: str) -> None:
+        self.config, self.problem, self.device = config, problem, torch.device(device)
+        initial, stream, exploration = seed.spawn(3)
+        generator = _generator(initial, self.device)
+        self.generator = _generator(stream, self.device)
+        self.numpy_generator = np.random.default_rng(exploration)
+        self.task_observable = config.task_observable
+        belief_dim = 0
+        self.inference: TaskInference | None = None
+        if config.inference.kind != "none":
+            dims = problem.reconstruction_dims
+            self.inference = TaskInference(config.inference, problem.observation_dim, problem.action_dim, dims, generator)
+            belief_dim = config.inference.latent_dim
+        state_dim = problem.observation_dim + belief_dim
+        self.learner = SoftActorCritic(config.actor_critic, state_dim, belief_dim, problem.action_dim, generator)
+        self.replay = TrialReplay(problem, config.schedule.replay_trials, belief_dim, self.device)
+        self.relabeller: Relabeller | None = None
+        if config.relabel.kind != "none" and problem.relabelable:
+            tasks = torch.as_tensor(problem.train_tasks, dtype=torch.float32, device=self.device)
+            self.relabeller = Relabeller(config.relabel, Hindsight(tasks, problem.reward))
+        self.phase_seconds: dict[str, float] = {}
+        self._fresh: Tensor | None = None
+        self._noise: NoiseActions | None = None
+        self._sampled: Tensor | None = None
+        self._context: OnlineContext | None = None
+
+    @property
+    def gradient_updates(self) -> int:
+        """Reconstruction and policy updates so far."""
+        return self.learner.updates + (self.inference.updates if self.inference else 0)
+
+    # ---- acting -------------------------------------------------------------------------------------------------------
+
+    def begin_trial(self, num_envs: int) -> None:
+        """Start `num_envs` trials from the prior."""
+        self._noise = self._sampled = None
+        self._context = OnlineContext(self.inference.encoder, self.inference.transition_dim, num_envs) if self.inference else None
+
+    def begin_training_trial(self, num_envs: int, iteration: int) -> None:
+        """As `begin_trial`, with the exploration that the card asks for; `iteration` counts from 1."""
+        self.begin_trial(num_envs)
+        exploration = self.config.exploration
+        initial = exploration.initial == "coloured" and iteration <= exploration.initial_iterations
+        share = 1.0 if initial else exploration.coloured_share
+        if share > 0:
+            chosen = self.numpy_generator.random(num_envs) < share
+            self._noise = NoiseActions(exploration, chosen, self.problem.action_dim, self.problem.horizon, self.numpy_generator)
+        if self._context is not None and exploration.posterior_share > 0:
+            chosen = self.numpy_generator.random(num_envs) < exploration.posterior_share
+            self._sampled = torch.as_tensor(chosen, device=self.device)
+
+    def begin_episode(self) -> None:
+        """The environments were reset; the task, and so the context, stays."""
+        self._steps = 0
+        if self._noise is not None:
+            self._noise.begin_episode()
+
+    @torch.no_grad()
+    def act(self, observation: np.ndarray, deterministic: bool) -> np.ndarray:
+        """Actions for observations `(num_envs, observation_dim)` under the current beliefs."""
+        state = torch.as_tensor(observation, dtype=torch.float32, device=self.device)
+        if self._context is not None:
+            state = torch.cat([state, self._acting_belief()], -1)
+        action = self.learner.policy.mode(state) if deterministic else self.learner.policy.sample(state, self.generator)[0]
+        return action.cpu().numpy() if self._noise is None else self._noise.replace(action.cpu().numpy())
+
+    def _acting_belief(self) -> Tensor:
+        assert self._context is not None
+        belief = self._context.belief()
+        if self._sampled is None:
+            return belief.point()
+        interval = self.config.exploration.resample_interval
+        if self._steps == 0 or (interval and self._steps % interval == 0):
+            self._held = belief.sample(self.generator)
+        self._steps += 1
+        return torch.where(self._sampled.unsqueeze(-1), self._held, belief.point())
+
+    def observe(self, transition: Transition) -> None:
+        """Add the transition to the context of every trial still running."""
+        if self._context is None:
+            return
+        parts = (transition.observation, transition.action, transition.reward, transition.next_observation)
+        tensors = (torch.as_tensor(part, dtype=torch.float32, device=self.device) for part in parts)
+        valid = torch.as_tensor(transition.active, device=self.device)
+        self._context.add(self.replay.statistics.transition(*tensors), valid)
+
+    def fork(self, seed: np.random.SeedSequence) -> Cemrl:
+        """An actor that shares this agent's parameters but has generators and trials of its own."""
+        actor = copy.copy(self)
+        stream, exploration = seed.spawn(2)
+        actor.generator = _generator(stream, self.device)
+        actor.numpy_generator = np.random.default_rng(exploration)
+        actor.begin_trial(1)
+        return actor
+
+    # ---- learning -----------------------------------------------------------------------------------------------------
+
+    def learn(self, trials: Trials) -> Metrics:
+        """One training iteration on newly collected trials.
+
+        Raises:
+            Diverged: a loss is not finite.
+        """
+        metrics: Metrics = {}
+        with self._phase("relabel"):
+            metrics.update(self._store(trials))
+        if self.inference is not None:
+            with self._phase("reconstruct"):
+                metrics.update(self._reconstruct(self.inference))
+            with self._phase("re-infer"):
+                self._reinfer(self.inference)
+        with self._phase("improve"):
+            metrics.update(self._improve())
+        return metrics
+
+    def _store(self, trials: Trials) -> Metrics:
+        count = len(trials)
+        held_out = np.zeros(count, dtype=bool)
+        amount = max(1, round(self.config.inference.validation_share * count))
+        held_out[self.numpy_generator.permutation(count)[:amount]] = True
+        fields = {name: value for name, value in vars(trials).items()}
+        originals = {name: torch.as_tensor(value, device=self.device) for name, value in {**fields, "held_out": held_out}.items()}
+        slots = self.replay.add(originals)
+        self._fresh = slots
+        if self.relabeller is None:
+            return {}
+        chosen = self.relabeller.draw(slots, self.replay, self.inference, self.learner, self.generator)
+        tasks = self.relabeller.hindsight.tasks
+        copies = {name: value.repeat_interleave(chosen.shape[1], 0) for name, value in originals.items()}
+        copies["task_index"] = chosen.reshape(-1)
+        rewards = self.relabeller.hindsight.reward(copies["outcome"], tasks[copies["task_index"]].unsqueeze(1)).float()
+        lived = torch.arange(self.replay.steps, device=self.device) < copies["length"].unsqueeze(-1)
+        copies["reward"] = rewards * lived
+        self._fresh = torch.cat([slots, self.replay.add(copies)])
+        return {
+            "relabelled_return": float(copies["reward"].sum(-1).mean()),
+            "relabelled_tasks": float(len(torch.unique(copies["task_index"]))),
+        }
+
+    def _reconstruct(self, inference: TaskInference) -> Metrics:
+        config, difference = inference.config, inference.config.state_target == "difference"
+
+        def draw(held_out: bool, targets: int) -> Any:
+            stretches = max(1, targets // config.segment)
+            return self.replay.segments(stretches, config.segment, config.window, held_out, difference, self.generator)
+
+        updates = self.config.schedule.reconstruction_updates
+        return inference.fit(lambda: draw(False, config.batch_size), draw(True, VALIDATION_TARGETS), updates, self.generator)
+
+    @torch.no_grad()
+    def _reinfer(self, inference: TaskInference) -> None:
+        """Recompute the belief of every stored step: one encoder pass over each, then prefix sums."""
+        for slots in self.replay.trials.split(max(1, REINFER_ROWS // self.replay.steps)):
+            rows = inference.encoder.rows(self.replay.transitions(slots.unsqueeze(-1), slice(None)).squeeze(1), self.replay.lived(slots))
+            self.replay.belief[slots] = inference.encoder.along(rows).point()
+
+    def _improve(self) -> Metrics:
+        config, updates = self.config.actor_critic, self.config.schedule.policy_updates
+        totals: dict[str, Tensor] = {}
+        for step in range(1, updates + 1):
+            batch = self.replay.batch(config.batch_size, config.bootstrap_belief == "next", self.generator)
+            for name, value in self.learner.update(batch, self.generator).items():
+                totals[name] = totals[name] + value if name in totals else value
+            if step % CHECK_INTERVAL == 0 or step == updates:
+                broken = next((name for name, value in totals.items() if not torch.isfinite(value)), None)
+                if broken is not None:
+                    raise Diverged(f"the {broken} loss is {float(totals[broken])} at policy update {self.learner.updates}")
+        return {name: float(value) / updates for name, value in totals.items()}
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.phase_seconds[name] = self.phase_seconds.get(name, 0.0) + time.perf_counter() - started
+
+    # ---- saving -------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Networks, optimisers, statistics and generators; stored trials travel as replay shards."""
+        return {
+            "inference": self.inference.state_dict() if self.inference else None,
+            "learner": self.learner.state_dict(),
+            "statistics": self.replay.statistics.state_dict(),
+            "generator": self.generator.get_state(),
+            "numpy_generator": self.numpy_generator.bit_generator.state,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        if self.inference is not None:
+            self.inference.load_state_dict(state["inference"])
+        self.learner.load_state_dict(state["learner"])
+        self.replay.statistics.load_state_dict(state["statistics"])
+        self.generator.set_state(state["generator"])
+        self.numpy_generator.bit_generator.state = state["numpy_generator"]
+
+    def new_replay_shard(self) -> dict[str, np.ndarray] | None:
+        """The trials and copies stored by the last `learn`, for an append-only record."""
+        return None if self._fresh is None else self.replay.shard(self._fresh)
+
+    def load_replay_shards(self, shards: Iterable[dict[str, np.ndarray]]) -> None:
+        """Fill the replay again, in order, after `load_state_dict`; beliefs follow with the next `learn`."""
+        statistics = copy.deepcopy(self.replay.statistics.state_dict())
+        for shard in shards:
+            self.replay.add_shard(shard)
+        self.replay.statistics.load_state_dict(statistics)
+
+
+def _generator(seed: np.random.SeedSequence, device: torch.device) -> torch.Generator:
+    generator = torch.Generator(device=device)
+    generator.manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
+    return generator

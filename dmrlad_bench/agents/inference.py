@@ -1,0 +1,228 @@
+"""Task inference: encoder, decoder, the one ELBO, and its training with early stopping (CEMRL, arXiv 2006.14393)."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dmrlad_bench.agents.belief import Belief
+from dmrlad_bench.agents.encoder import ContextEncoder
+from dmrlad_bench.agents.interface import Diverged, Metrics
+from dmrlad_bench.agents.networks import MLP, adam
+from dmrlad_bench.cards.agent import Inference
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Stretches of trials: `lead` context steps, then targets, all normalised.
+
+    Attributes:
+        transitions: `(batch, lead + S - 1, transition_dim)` (o, a, r, o') of the stretch but its last step.
+        valid: `(batch, lead + S - 1)` bool, steps that exist in the trial.
+        observation, action: `(batch, S, dim)` of the targets.
+        next_state: `(batch, S, reconstruction_dims)` what the decoder should say of the next observation.
+        reward: `(batch, S)`.
+        target: `(batch, S)` bool, targets that exist in the trial.
+        position: `(batch, S)` int64, index of each target's belief among the beliefs along `transitions`.
+        task_class: `(batch,)` int64 base class of the trial's task, or None.
+    """
+
+    transitions: Tensor
+    valid: Tensor
+    observation: Tensor
+    action: Tensor
+    next_state: Tensor
+    reward: Tensor
+    target: Tensor
+    position: Tensor
+    task_class: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Weights:
+    """w_s + w_r = 1: the shares of state and reward errors in the ELBO."""
+
+    state: float
+    reward: float
+
+    @staticmethod
+    def balanced(state_error: float, reward_error: float, reconstruction_dims: int) -> Weights:
+        """In proportion to the errors, the reward's counted `reconstruction_dims` times."""
+        if reconstruction_dims == 0:
+            return Weights(0.0, 1.0)
+        total = state_error + reconstruction_dims * reward_error
+        share = state_error / total if total > 0 and math.isfinite(total) else 0.5
+        return Weights(share, 1.0 - share)
+
+
+class Decoder(nn.Module):
+    """Two MLP heads on (o, a, z): the next observation's first entries, and the reward."""
+
+    def __init__(self, config: Inference, observation_dim: int, action_dim: int, dims: int, generator: torch.Generator) -> None:
+        super().__init__()
+        inputs = observation_dim + action_dim + config.latent_dim
+        self.state = MLP(inputs, config.decoder_hidden, dims, generator) if dims else None
+        self.reward = MLP(inputs, config.decoder_hidden, 1, generator)
+
+    def forward(self, observation: Tensor, action: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
+        """`(..., dims)` next state and `(...)` reward, both normalised."""
+        inputs = torch.cat([observation, action, latent], -1)
+        reward = self.reward(inputs).squeeze(-1)
+        state = self.state(inputs) if self.state is not None else reward.new_zeros((*reward.shape, 0))
+        return state, reward
+
+
+def negative_elbo(
+    belief: Belief, prior: tuple[Tensor, Tensor], state_error: Tensor, reward_error: Tensor, weights: Weights, config: Inference
+) -> Tensor:
+    """Negative ELBO of every target (minimised; the batch mean is taken by the caller).
+
+        L = sum_k q(y=k|c) [ w_s ||s_hat - s||^2 + w_r (r_hat - r)^2 + alpha KL(q(z|c,k) || p(z|k)) ] + beta KL(q(y|c) || uniform)
+
+    Args:
+        belief: q(y|c) `(..., K)` and q(z|c, y) `(..., K, L)`.
+        prior: mean and standard deviation of p(z|y), each `(K, L)`.
+        state_error, reward_error: squared errors for a latent drawn from each class, `(..., K)`.
+        weights: w_s and w_r.
+        config: alpha = `kl_weight`, beta = `class_kl_weight`.
+
+    Returns:
+        `(...)`.
+    """
+    prior_mean, prior_deviation = prior
+    divergence = (
+        torch.log(prior_deviation / belief.deviation)
+        + (belief.deviation.square() + (belief.mean - prior_mean).square()) / (2 * prior_deviation.square())
+        - 0.5
+    ).sum(-1)
+    error = weights.state * state_error + weights.reward * reward_error
+    expected = (belief.classes * (error + config.kl_weight * divergence)).sum(-1)
+    count = belief.classes.shape[-1]
+    class_divergence = (torch.special.xlogy(belief.classes, belief.classes)).sum(-1) + math.log(count)
+    return expected + config.class_kl_weight * class_divergence
+
+
+class TaskInference:
+    """Encoder, prior and decoder with their optimiser."""
+
+    def __init__(
+        self, config: Inference, observation_dim: int, action_dim: int, reconstruction_dims: int, generator: torch.Generator
+    ) -> None:
+        self.config = config
+        self.dims = reconstruction_dims
+        self.transition_dim = 2 * observation_dim + action_dim + 1
+        self.encoder = ContextEncoder(config, self.transition_dim, generator)
+        self.decoder = Decoder(config, observation_dim, action_dim, reconstruction_dims, generator)
+        self.parameters = [*self.encoder.parameters(), *self.decoder.parameters()]
+        self.optimiser = adam([parameter for parameter in self.parameters if parameter.requires_grad], config.learning_rate)
+        share = 1.0 - config.reward_weight if reconstruction_dims else 0.0
+        self.weights = Weights(share, 1.0 - share)
+        self.updates = 0
+
+    def beliefs(self, segments: Segments) -> Belief:
+        """Belief of every target, `(batch, S, ...)`."""
+        along = self.encoder.along(self.encoder.rows(segments.transitions, segments.valid))
+        trial = torch.arange(segments.position.shape[0], device=segments.position.device).unsqueeze(-1)
+        return Belief(*(part[trial, segments.position] for part in (along.classes, along.mean, along.deviation)))
+
+    def loss(self, segments: Segments, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean negative ELBO over the targets, and the mean state and reward errors (expected over classes)."""
+        belief = self.beliefs(segments)
+        noise = torch.randn(belief.mean.shape, generator=generator, device=belief.mean.device)
+        latent = belief.mean + belief.deviation * noise
+        classes = latent.shape[-2]
+        observation = segments.observation.unsqueeze(-2).expand(-1, -1, classes, -1)
+        action = segments.action.unsqueeze(-2).expand(-1, -1, classes, -1)
+        state, reward = self.decoder(observation, action, latent)
+        state_error = (state - segments.next_state.unsqueeze(-2)).square().sum(-1)
+        reward_error = (reward - segments.reward.unsqueeze(-1)).square()
+        terms = negative_elbo(belief, self.encoder.prior(), state_error, reward_error, self.weights, self.config)
+        if self.config.class_labels and segments.task_class is not None:
+            labels = segments.task_class.unsqueeze(-1).expand(segments.target.shape)
+            terms = terms + functional.nll_loss(belief.classes.clamp(min=1e-8).log().flatten(0, 1), labels.flatten(), reduction="none").view(
+                terms.shape
+            )
+        present = segments.target.to(terms.dtype)
+        count = present.sum().clamp(min=1.0)
+        mean_state = ((belief.classes * state_error).sum(-1) * present).sum() / count
+        mean_reward = ((belief.classes * reward_error).sum(-1) * present).sum() / count
+        return (terms * present).sum() / count, mean_state.detach(), mean_reward.detach()
+
+    def update(self, segments: Segments, generator: torch.Generator) -> Tensor:
+        """One gradient step; returns the loss."""
+        loss, _, _ = self.loss(segments, generator)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        return loss.detach()
+
+    def fit(self, draw: Callable[[], Segments], validation: Segments, updates: int, generator: torch.Generator) -> Metrics:
+        """Train for up to `updates` steps with early stopping on a fixed validation set.
+
+        Every `validation_interval` updates the weights w_s, w_r are re-balanced and the validation error is taken; after
+        `patience` updates without improvement, or at the end, the best parameters *and* optimiser moments return.
+
+        Raises:
+            Diverged: a loss is not finite.
+        """
+        if updates == 0:
+            return {}
+        noise = generator.clone_state()  # every validation sees the same latent noise
+        best, since, done = math.inf, 0, 0
+        kept = self._snapshot()
+        total = torch.zeros((), device=generator.device)
+        for step in range(1, updates + 1):
+            total += self.update(draw(), generator)
+            done = step
+            if step % self.config.validation_interval and step != updates:
+                continue
+            error, state_error, reward_error = self._validate(validation, noise)
+            if not math.isfinite(error) or not math.isfinite(float(total)):
+                raise Diverged(f"the reconstruction loss is {float(total)} at reconstruction update {self.updates + step}")
+            if error < best:
+                best, since, kept = error, step, self._snapshot()
+            self.weights = Weights.balanced(state_error, reward_error, self.dims)
+            if step - since >= self.config.patience:
+                break
+        self._restore(kept)
+        self.updates += done
+        _, state_error, reward_error = self._validate(validation, noise)
+        return {
+            "reconstruction": float(total) / done,
+            "reconstruction_updates": float(done),
+            "validation_state_error": state_error,
+            "validation_reward_error": reward_error,
+            "reward_weight": self.weights.reward,
+        }
+
+    @torch.no_grad()
+    def _validate(self, validation: Segments, noise: torch.Generator) -> tuple[float, float, float]:
+        """Validation error that does not move when the weights are re-balanced (equal shares), and its two parts."""
+        loss, state_error, reward_error = self.loss(validation, noise.clone_state())
+        current = self.weights.state * state_error + self.weights.reward * reward_error
+        share = 0.5 if self.dims else 0.0
+        even = share * state_error / max(self.dims, 1) + (1.0 - share) * reward_error
+        return float(loss - current + even), float(state_error), float(reward_error)
+
+    def _snapshot(self) -> dict[str, Any]:
+        return copy.deepcopy({"encoder": self.encoder.state_dict(), "decoder": self.decoder.state_dict(), "optimiser": self.optimiser.state_dict()})
+
+    def _restore(self, snapshot: dict[str, Any]) -> None:
+        self.encoder.load_state_dict(snapshot["encoder"])
+        self.decoder.load_state_dict(snapshot["decoder"])
+        self.optimiser.load_state_dict(snapshot["optimiser"])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**self._snapshot(), "state_weight": self.weights.state, "reward_weight": self.weights.reward, "updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._restore(state)
+        self.weights = Weights(float(state["state_weight"]), float(state["reward_weight"]))
+        self.updates = int(state["updates"])

@@ -1,0 +1,87 @@
+"""Networks that every learner is made of: linear layers with explicit generators, MLPs, and the tanh-Gaussian policy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+LOG_DEVIATION_RANGE = (-20.0, 2.0)
+
+
+class Linear(nn.Module):
+    """Affine map; weights and biases start uniform in +-1/sqrt(inputs), drawn from `generator`."""
+
+    def __init__(self, inputs: int, outputs: int, generator: torch.Generator) -> None:
+        super().__init__()
+        bound = 1.0 / math.sqrt(max(inputs, 1))
+        self.weight = nn.Parameter(_uniform((outputs, inputs), bound, generator))
+        self.bias = nn.Parameter(_uniform((outputs,), bound, generator))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return functional.linear(inputs, self.weight, self.bias)
+
+
+def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:
+    return (torch.rand(shape, generator=generator, device=generator.device) * 2 - 1) * bound
+
+
+class MLP(nn.Sequential):
+    """Multi-layer perceptron with ReLU; `outputs = None` ends behind the last hidden activation."""
+
+    def __init__(
+        self, inputs: int, hidden: Sequence[int], outputs: int | None, generator: torch.Generator, *, layer_norm: bool = False
+    ) -> None:
+        layers: list[nn.Module] = []
+        width = inputs
+        for size in hidden:
+            layers.append(Linear(width, size, generator))
+            if layer_norm:
+                layers.append(nn.LayerNorm(size, device=generator.device))
+            layers.append(nn.ReLU())
+            width = size
+        if outputs is not None:
+            layers.append(Linear(width, outputs, generator))
+        super().__init__(*layers)
+
+
+class TanhGaussianPolicy(nn.Module):
+    """pi(a|s): a Gaussian squashed by tanh into [-1, 1] (SAC, arXiv 1812.05905, appendix C)."""
+
+    def __init__(self, state_dim: int, action_dim: int, hidden: Sequence[int], generator: torch.Generator) -> None:
+        super().__init__()
+        self.trunk = MLP(state_dim, hidden, 2 * action_dim, generator)
+
+    def forward(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation before the squashing, each `(..., action_dim)`."""
+        mean, log_deviation = self.trunk(state).chunk(2, dim=-1)
+        return mean, log_deviation.clamp(*LOG_DEVIATION_RANGE)
+
+    def sample(self, state: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Reparameterised actions `(..., action_dim)` and their log densities `(...)`."""
+        mean, log_deviation = self(state)
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+        raw = mean + log_deviation.exp() * noise
+        gaussian = -0.5 * noise.square() - log_deviation - 0.5 * math.log(2 * math.pi)
+        # log(1 - tanh(x)^2) = 2 (log 2 - x - softplus(-2 x)), stable for large |x|
+        squashing = 2.0 * (math.log(2.0) - raw - functional.softplus(-2.0 * raw))
+        return torch.tanh(raw), (gaussian - squashing).sum(-1)
+
+    def mode(self, state: Tensor) -> Tensor:
+        """Deterministic actions `(..., action_dim)`: the squashed mean."""
+        return torch.tanh(self(state)[0])
+
+
+@torch.no_grad()
+def polyak_average(target: nn.Module, online: nn.Module, rate: float) -> None:
+    """target <- (1 - rate) target + rate online, for every parameter."""
+    targets = list(target.parameters())
+    torch._foreach_lerp_(targets, list(online.parameters()), rate)
+
+
+def adam(parameters: Iterator[nn.Parameter] | Sequence[nn.Parameter], learning_rate: float) -> torch.optim.Adam:
+    """The optimiser that every learner uses: fused Adam."""
+    return torch.optim.Adam(list(parameters), lr=learning_rate, fused=True)

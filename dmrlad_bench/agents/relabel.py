@@ -1,0 +1,169 @@
+"""Relabelling: which other task a trial is stored under (none, random, or hindsight-foresight, HFR, arXiv 2109.09031)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dmrlad_bench.agents.actor_critic import SoftActorCritic
+from dmrlad_bench.agents.inference import TaskInference
+from dmrlad_bench.agents.replay import TrialReplay
+from dmrlad_bench.cards.agent import Relabel
+
+CHUNK_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Hindsight:
+    """What relabelling needs to know of the training tasks.
+
+    Attributes:
+        tasks: `(P, task_dim)`.
+        reward: the family's pure reward function.
+    """
+
+    tasks: Tensor
+    reward: Callable[[Any, Any], Any]
+
+    def rewards(self, outcome: Tensor) -> Tensor:
+        """Rewards of trials `(n, steps, outcome_dim)` under every task: `(n, P, steps)` float32."""
+        return self.reward(outcome.unsqueeze(1), self.tasks[None, :, None, :]).float()
+
+
+def hindsight_beliefs(
+    inference: TaskInference, replay: TrialReplay, slots: Tensor, rewards: Tensor, context: str
+) -> Tensor:
+    """Point beliefs of stored trials under given rewards.
+
+    Args:
+        inference: the encoder.
+        replay: where the trials lie.
+        slots: `(n,)` their places.
+        rewards: `(n, P, steps)` rewards under P tasks.
+        context: `window` (the trial's last W transitions) or `trajectory` (all of it).
+
+    Returns:
+        `(n, P, L)`.
+    """
+    encoder, statistics, data = inference.encoder, replay.statistics, replay.data
+    lived = replay.lived(slots)
+    window = inference.config.window
+    if window and (context == "window" or not encoder.summable):  # other designs only ever see windows of W
+        length = data["length"][slots].unsqueeze(-1)
+        steps = length - window + torch.arange(window, device=slots.device)
+        lived = steps >= 0
+        steps = steps.clamp(min=0)
+    else:
+        steps = torch.arange(replay.steps, device=slots.device).expand(len(slots), -1)
+    row = slots.unsqueeze(-1)
+    parts = (data["observation"][row, steps], data["action"][row, steps], data["next_observation"][row, steps])
+    observation, action, following = (part.unsqueeze(1).expand(-1, rewards.shape[1], -1, -1) for part in parts)
+    reward = rewards.gather(2, steps.unsqueeze(1).expand(-1, rewards.shape[1], -1))
+    rows = encoder.rows(statistics.transition(observation, action, reward, following), lived.unsqueeze(1).expand(-1, rewards.shape[1], -1))
+    if encoder.summable:
+        return encoder.of_sums(rows.double().sum(-2).float()).point()
+    return encoder.of_windows(rows).point()
+
+
+def utility(
+    learner: SoftActorCritic, belief: Tensor, start: Tensor, generator: torch.Generator
+) -> Tensor:
+    """U: mean over start observations of Q(s0, a ~ pi(.|s0, z), z), the mean over fractions of the minimum of the twins.
+
+    Args:
+        learner: policy and critics.
+        belief: `(n, P, L)`.
+        start: `(P, U, observation_dim)` start observations of each task.
+        generator: source of randomness.
+
+    Returns:
+        `(n, P)`.
+    """
+    count, tasks, latent = belief.shape
+    starts = start.shape[1]
+    state = torch.cat(
+        [start.unsqueeze(0).expand(count, -1, -1, -1), belief.unsqueeze(2).expand(-1, -1, starts, -1)], -1
+    ).reshape(count * tasks * starts, start.shape[-1] + latent)
+    action, _ = learner.policy.sample(state, generator)
+    return learner.value(state, action, generator, risk_neutral=True).view(count, tasks, starts).mean(-1)
+
+
+class Relabeller:
+    """Draws the tasks that copies of newly stored trials are filed under."""
+
+    def __init__(self, config: Relabel, hindsight: Hindsight) -> None:
+        self.config = config
+        self.hindsight = hindsight
+
+    @torch.no_grad()
+    def draw(
+        self, slots: Tensor, replay: TrialReplay, inference: TaskInference | None, learner: SoftActorCritic, generator: torch.Generator
+    ) -> Tensor:
+        """New task indices `(n, copies)` for the trials at `slots`; the copies of a trial get different tasks."""
+        tasks = len(self.hindsight.tasks)
+        copies = min(self.config.copies, tasks)
+        if self.config.kind == "random":
+            scores = torch.zeros((len(slots), tasks), device=slots.device)
+        else:
+            assert inference is not None
+            scores = self.scores(slots, replay, inference, learner, generator)
+        if self.config.draw == "sample" or self.config.kind == "random":
+            uniform = torch.rand(scores.shape, generator=generator, device=scores.device).clamp(1e-20, 1 - 1e-7)
+            scores = scores - torch.log(-torch.log(uniform))  # Gumbel: the largest are draws from the softmax, without replacement
+        return scores.topk(copies, dim=-1).indices
+
+    def scores(
+        self, slots: Tensor, replay: TrialReplay, inference: TaskInference, learner: SoftActorCritic, generator: torch.Generator
+    ) -> Tensor:
+        """U_psi(T) - log Z_psi for the trials at `slots` and every training task, `(n, P)`."""
+        start = self.starts(replay, generator)
+        normaliser = self.log_normaliser(replay, inference, learner, start, generator)
+        rows = []
+        for chunk in slots.split(self._chunk(replay, inference, learner)):
+            rewards = self.hindsight.rewards(replay.data["outcome"][chunk])
+            belief = hindsight_beliefs(inference, replay, chunk, rewards, self.config.context)
+            rows.append(utility(learner, belief, start, generator))
+        return torch.cat(rows) - normaliser
+
+    def starts(self, replay: TrialReplay, generator: torch.Generator) -> Tensor:
+        """Start observations of every task, drawn from the trials stored under it, `(P, U, observation_dim)`."""
+        chosen = self._members(replay, self.config.utility_batch, generator)
+        return replay.data["observation"][chosen, 0]
+
+    def log_normaliser(
+        self, replay: TrialReplay, inference: TaskInference, learner: SoftActorCritic, start: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """log Z_psi = log mean_m exp U_psi(T_m) over stored trials of each task, `(P,)`."""
+        chosen = self._members(replay, self.config.normaliser_trials, generator)
+        values = []
+        for chunk in chosen.T.split(self._chunk(replay, inference, learner)):
+            flat = chunk.reshape(-1)
+            rewards = replay.data["reward"][flat].unsqueeze(1)
+            belief = hindsight_beliefs(inference, replay, flat, rewards, self.config.context)
+            values.append(utility(learner, belief.view(len(chunk), len(start), -1), start, generator))
+        stacked = torch.cat(values)
+        return torch.logsumexp(stacked, 0) - torch.log(torch.tensor(float(len(stacked)), device=stacked.device))
+
+    def _members(self, replay: TrialReplay, count: int, generator: torch.Generator) -> Tensor:
+        """`(P, count)` slots of stored trials of every task, with replacement; of any task where one has none."""
+        owner = replay.data["task_index"][: replay.size]
+        order = torch.argsort(owner, stable=True)
+        amount = torch.bincount(owner, minlength=len(self.hindsight.tasks))
+        first = amount.cumsum(0) - amount
+        uniform = torch.rand((len(amount), count), generator=generator, device=owner.device)
+        within = (uniform * amount.unsqueeze(-1)).long().clamp(max=(amount - 1).clamp(min=0).unsqueeze(-1).expand(-1, count))
+        anywhere = (uniform * replay.size).long().clamp(max=replay.size - 1)
+        place = torch.where(amount.unsqueeze(-1) > 0, first.unsqueeze(-1) + within, anywhere)
+        return order[place]
+
+    def _chunk(self, replay: TrialReplay, inference: TaskInference, learner: SoftActorCritic) -> int:
+        """How many trials a pass may hold so that its largest activations stay below `CHUNK_BYTES`."""
+        widest = max(learner.config.hidden)
+        quantiles = 2 * learner.config.fraction_count if learner.quantile else 2
+        scoring = self.config.utility_batch * quantiles * widest
+        encoding = replay.steps * max(*inference.config.encoder_hidden, inference.transition_dim)
+        return max(1, CHUNK_BYTES // (4 * len(self.hindsight.tasks) * max(scoring, encoding)))

@@ -1,0 +1,33 @@
+"""Agents that do not learn."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dmrlad_bench.agents.interface import Problem, Transition
+
+
+class RandomAgent:
+    """Uniform actions in [-1, 1]: the lower end of the normalised score."""
+
+    task_observable = False
+
+    def __init__(self, problem: Problem, seed: np.random.SeedSequence) -> None:
+        self.problem = problem
+        self.generator = np.random.default_rng(seed)
+        self.num_envs = 1
+
+    def begin_trial(self, num_envs: int) -> None:
+        """Nothing is remembered."""
+        self.num_envs = num_envs
+
+    def act(self, observation: np.ndarray, deterministic: bool) -> np.ndarray:
+        """Uniform actions, `(num_envs, action_dim)`; `deterministic` changes nothing, for there is no mean to act on."""
+        return self.generator.uniform(-1.0, 1.0, (self.num_envs, self.problem.action_dim)).astype(np.float32)
+
+    def observe(self, transition: Transition) -> None:
+        """Nothing is learnt from what happens."""
+
+    def fork(self, seed: np.random.SeedSequence) -> RandomAgent:
+        """A random agent with a generator of its own."""
+        return RandomAgent(self.problem, seed)

@@ -1,0 +1,275 @@
+"""Agent cards: who solves it. One `agents/<name>.toml` a preset; an ablation extends another card.
+
+A card's sections are resolved in this order, later ones winning: model defaults, the extended card, the card's own
+sections, `[budget.<name>]`, `[family.<Name>]`, `[family.<Name>.budget.<name>]`, and `--set key=value`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from dmrlad_bench.cards.reading import CardError, CardModel, digest, nearest, read_toml, register_folder, validate
+
+BUDGETS = ("smoke", "quick", "standard", "full")
+Widths = tuple[int, ...]
+MERGES_OF_A_FIXED_WINDOW = ("linear", "mlp")
+
+
+class Inference(CardModel):
+    """Task inference by a mixture VAE over a context window (CEMRL, arXiv 2006.14393)."""
+
+    kind: Literal["none", "mixture_vae"] = "mixture_vae"
+    encoder: Literal["shared_class", "per_transition_class", "trajectory"] = "shared_class"
+    latent_dim: int = Field(1, ge=1)
+    classes: int = Field(1, ge=1)
+    window: int = Field(10, ge=0, description="transitions in the context; 0 = the whole trial so far")
+    merge: Literal["mean", "softmax_of_sum", "softmax_of_product", "linear", "mlp"] = "mean"
+    prior: Literal["fixed", "learned"] = "fixed"
+    prior_deviation: float = Field(0.5, gt=0)
+    encoder_hidden: Widths = (470, 470)
+    decoder_hidden: Widths = (470, 470)
+    state_target: Literal["next", "difference"] = "next"
+    reward_weight: float = Field(0.5, ge=0, le=1, description="w_r before the first re-balancing")
+    kl_weight: float = Field(1e-3, ge=0, description="alpha")
+    class_kl_weight: float = Field(1e-3, ge=0, description="beta")
+    class_labels: bool = Field(False, description="train q(y|c) with the true base class")
+    learning_rate: float = Field(3e-4, gt=0)
+    batch_size: int = Field(256, ge=1)
+    segment: int = Field(16, ge=1, description="consecutive targets that share one encoded stretch; 1 = independent windows")
+    validation_share: float = Field(0.2, gt=0, lt=1, description="share of trials held out for early stopping")
+    validation_interval: int = Field(50, ge=1, description="updates between validations")
+    patience: int = Field(500, ge=1, description="updates without improvement before stopping")
+
+    @model_validator(mode="after")
+    def _windowed(self) -> Inference:
+        if self.window == 0 and self.encoder == "trajectory":
+            raise ValueError("encoder 'trajectory' flattens the window, so window must be at least 1")
+        if self.window == 0 and self.merge in MERGES_OF_A_FIXED_WINDOW:
+            raise ValueError(f"merge {self.merge!r} has a weight for each window entry, so window must be at least 1")
+        return self
+
+
+class ActorCritic(CardModel):
+    """Soft actor-critic (arXiv 1812.05905) with scalar or quantile critics (DSAC, arXiv 2004.14547)."""
+
+    critic: Literal["scalar", "quantile"] = "quantile"
+    hidden: Widths = (300, 300, 300)
+    fractions: Literal["iqn", "fixed", "learned"] = "iqn"
+    fraction_count: int = Field(16, ge=1)
+    shared_fractions: bool = Field(False, description="one draw of fractions for the whole batch: a cheaper embedding")
+    cosines: int = Field(64, ge=1)
+    fraction_learning_rate: float = Field(1e-5, gt=0, description="only for fractions = 'learned'")
+    risk: Literal["neutral", "cvar", "wang", "cpw", "var", "mean_std"] = "neutral"
+    risk_parameter: float = 0.0
+    risk_parameter_end: float | None = Field(None, description="linear schedule's end; none = constant")
+    risk_updates: int = Field(1, ge=1, description="policy updates over which the risk parameter moves")
+    temperature: Literal["tuned", "fixed", "latent"] = "tuned"
+    initial_temperature: float = Field(1.0, gt=0)
+    temperature_learning_rate: float = Field(3e-4, gt=0)
+    target_entropy_factor: float = Field(1.0, gt=0)
+    discount: float = Field(0.99, ge=0, lt=1)
+    polyak: float = Field(5e-3, gt=0, le=1)
+    learning_rate: float = Field(3e-4, gt=0)
+    batch_size: int = Field(256, ge=1)
+    bootstrap_belief: Literal["held", "next"] = Field("held", description="belief in the bootstrap state")
+
+    @model_validator(mode="after")
+    def _risk_in_range(self) -> ActorCritic:
+        for value in (self.risk_parameter, self.risk_parameter_end):
+            if value is None:
+                continue
+            if self.risk in ("cvar", "var") and not 0 < value <= 1:
+                raise ValueError(f"risk_parameter of {self.risk!r} must lie in (0, 1], got {value}")
+            if self.risk == "cpw" and value <= 0:
+                raise ValueError(f"risk_parameter of 'cpw' must be positive, got {value}")
+        if self.critic == "scalar" and self.risk != "neutral":
+            raise ValueError(f"risk {self.risk!r} needs critic = 'quantile'")
+        return self
+
+
+class Relabel(CardModel):
+    """Relabelling of stored trials (HFR, arXiv 2109.09031)."""
+
+    kind: Literal["none", "random", "hfr"] = "hfr"
+    draw: Literal["sample", "greedy"] = "sample"
+    context: Literal["window", "trajectory"] = "trajectory"
+    utility_batch: int = Field(256, ge=1, description="start observations a utility is averaged over")
+    normaliser_trials: int = Field(20, ge=1, description="M, stored trials that log Z of a task is estimated from")
+    copies: int = Field(1, ge=1, description="relabelled copies of every collected trial")
+
+
+class Exploration(CardModel):
+    """Where training data come from, beyond the stochastic policy."""
+
+    initial: Literal["policy", "coloured"] = Field("coloured", description="actions of the initial iterations")
+    initial_iterations: int = Field(1, ge=1)
+    colour_low: float = Field(0.0, ge=0, description="lowest exponent of the noise's power spectrum (0 = white)")
+    colour_high: float = Field(2.0, ge=0, description="highest exponent (2 = Brownian)")
+    constant_share: float = Field(0.0, ge=0, le=1, description="share of initial episodes with one direction throughout")
+    coloured_share: float = Field(0.0, ge=0, le=1, description="share of later trials that coloured noise drives")
+    posterior_share: float = Field(0.0, ge=0, le=1, description="share of trials that act on sampled beliefs")
+    resample_interval: int = Field(0, ge=0, description="steps a sampled belief is held; 0 = the episode")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Exploration:
+        if self.colour_low > self.colour_high:
+            raise ValueError("colour_low must not exceed colour_high")
+        return self
+
+
+class Schedule(CardModel):
+    """How much of everything: one training iteration is collect, store, reconstruct, re-infer, improve, evaluate."""
+
+    iterations: int = Field(501, ge=1)
+    tasks_per_iteration: int = Field(10, ge=1)
+    trials_per_task: int = Field(1, ge=1)
+    initial_steps_per_task: int = Field(100, ge=1, description="least number of steps of every training task in iteration 1")
+    reconstruction_updates: int = Field(5000, ge=0)
+    policy_updates: int = Field(2000, ge=0)
+    evaluation_interval: int = Field(10, ge=1, description="iterations between evaluations")
+    evaluation_tasks: int = Field(0, ge=0, description="tasks a split in evaluations while training; 0 = all")
+    replay_trials: int = Field(20_000, ge=1, description="capacity of the replay, in trials; copies count")
+
+
+class AgentConfig(CardModel):
+    """Everything about an agent, resolved for one family and one budget."""
+
+    name: str
+    algorithm: Literal["cemrl", "random"] = Field(description="the class that the parts below are composed by")
+    task_observable: bool = Field(False, description="the task is appended to the observation (the oracle's view)")
+    description: str
+    inference: Inference = Inference()
+    actor_critic: ActorCritic = ActorCritic()
+    relabel: Relabel = Relabel()
+    exploration: Exploration = Exploration()
+    schedule: Schedule = Schedule()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> AgentConfig:
+        if self.inference.kind == "none" and self.relabel.kind == "hfr":
+            raise ValueError("relabel.kind 'hfr' scores beliefs, so inference.kind must not be 'none'")
+        if self.task_observable and self.relabel.kind != "none":
+            raise ValueError("relabelling rewrites rewards, not a task in the observation: with task_observable, relabel.kind must be 'none'")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the resolved configuration, its prose left out."""
+        return digest(self, exclude={"description"})
+
+
+class AgentCard(CardModel):
+    """An agent card as written, before a family and a budget are chosen."""
+
+    name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
+    description: str
+    extends: str | None = None
+    algorithm: Literal["cemrl", "random"] | None = None
+    task_observable: bool | None = None
+    inference: dict[str, Any] = {}
+    actor_critic: dict[str, Any] = {}
+    relabel: dict[str, Any] = {}
+    exploration: dict[str, Any] = {}
+    schedule: dict[str, Any] = {}
+    budget: dict[str, dict[str, Any]] = {}
+    family: dict[str, dict[str, Any]] = {}
+    path: Path = Field(exclude=True)
+
+
+@lru_cache(maxsize=1)
+def agent_names() -> tuple[str, ...]:
+    """Names of the published presets, sorted."""
+    return tuple(sorted(path.stem for path in register_folder("agents").glob("*.toml")))
+
+
+def load_agent(name: str | Path) -> AgentCard:
+    """Read an agent card by preset name or by the path of a TOML file.
+
+    Raises:
+        CardError: unknown name, unreadable file or bad content.
+    """
+    text = str(name)
+    if text.endswith(".toml"):
+        path = Path(text)
+    elif text in agent_names():
+        path = register_folder("agents") / f"{text}.toml"
+    else:
+        raise CardError(f"unknown agent {text!r}{nearest(text, agent_names())}; accepted: {', '.join(agent_names())}, or the path of a TOML file")
+    content = read_toml(path)
+    if "path" in content:
+        raise CardError(f"{path}: unknown key 'path'")
+    card = validate(AgentCard, {**content, "path": path}, str(path))
+    for budget in card.budget:
+        _known_budget(budget, f"{path}: key 'budget.{budget}'")
+    return card
+
+
+def _known_budget(name: str, where: str) -> None:
+    if name not in BUDGETS:
+        raise CardError(f"{where}: unknown budget {name!r}{nearest(name, BUDGETS)}; accepted: {', '.join(BUDGETS)}")
+
+
+def resolve_agent(card: AgentCard, family: str, budget: str, overrides: tuple[str, ...] | list[str] = ()) -> AgentConfig:
+    """The configuration of `card` on one family (bare name) with one budget and `key=value` overrides.
+
+    Raises:
+        CardError: unknown budget or key, ill-typed value, or a card that extends itself.
+    """
+    _known_budget(budget, "budget")
+    content = _resolve(card, family, budget, ())
+    content.update(name=card.name, description=card.description)
+    config = validate(AgentConfig, content, str(card.path))
+    if overrides:
+        content = config.model_dump()
+        for override in overrides:
+            _apply(content, override)
+        config = validate(AgentConfig, content, "--set")
+    return config
+
+
+def _resolve(card: AgentCard, family: str, budget: str, above: tuple[Path, ...]) -> dict[str, Any]:
+    if card.path in above:
+        raise CardError(f"{card.path}: key 'extends': the card extends itself by way of {card.extends!r}")
+    content: dict[str, Any] = {}
+    if card.extends is not None:
+        content = _resolve(load_agent(card.extends), family, budget, (*above, card.path))
+    for name in ("algorithm", "task_observable"):
+        if getattr(card, name) is not None:
+            content[name] = getattr(card, name)
+    own = {name: dict(getattr(card, name)) for name in ("inference", "actor_critic", "relabel", "exploration", "schedule")}
+    specific = dict(card.family.get(family, {}))
+    specific_budgets = specific.pop("budget", {})
+    for name in specific_budgets:
+        _known_budget(name, f"{card.path}: key 'family.{family}.budget.{name}'")
+    for layer in (own, card.budget.get(budget, {}), specific, specific_budgets.get(budget, {})):
+        _merge(content, layer)
+    return content
+
+
+def _merge(content: dict[str, Any], layer: dict[str, Any]) -> None:
+    for key, value in layer.items():
+        if isinstance(value, dict) and isinstance(content.get(key), dict):
+            content[key] = {**content[key], **value}
+        else:
+            content[key] = value
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    sections = {name: list(value) for name, value in content.items() if isinstance(value, dict)}
+    known = [f"{section}.{name}" for section, names in sections.items() for name in names]
+    if not separator:
+        raise CardError(f"--set {override!r}: expected key=value, as schedule.iterations=20")
+    if key not in known:
+        raise CardError(f"--set: unknown key {key!r}{nearest(key, known)}; accepted: {', '.join(known)}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    section, name = key.split(".")
+    content[section][name] = value

@@ -1,0 +1,103 @@
+"""Reading cards: where they lie, TOML to frozen models, errors in one line, digests."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+PACKAGE = Path(__file__).resolve().parent.parent
+
+
+class CardError(ValueError):
+    """Bad input in a card, an override or a name; the message is one line that names what, where and what is accepted."""
+
+
+class CardModel(BaseModel):
+    """Base of every card model: frozen, unknown keys are errors, numbers are never made from strings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def register_folder(kind: str) -> Path:
+    """Folder of the published cards of one kind (`envs`, `agents` or `leaderboards`).
+
+    In a wheel they travel under `dmrlad_bench/_registers/`; in a checkout they are the top-level folders.
+    """
+    installed = PACKAGE / "_registers" / kind
+    return installed if installed.is_dir() else PACKAGE.parent / kind
+
+
+def nearest(name: str, accepted: Iterable[str]) -> str:
+    """`' (did you mean X?)'` where a known name is close to `name`, else the empty string."""
+    known = list(accepted)
+    lowered = {entry.lower(): entry for entry in known}
+    close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
+    return f" (did you mean {lowered[close[0]]!r}?)" if close else ""
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Parse one TOML file; unreadable or malformed files raise `CardError`."""
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise CardError(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CardError(f"{path}: not valid TOML: {error}") from None
+
+
+def validate(model: type[Model], content: dict[str, Any], where: str) -> Model:
+    """Build `model` from `content`; the first fault becomes one line naming `where`, the key, the value and what is accepted."""
+    try:
+        return model.model_validate_json(json.dumps(content, default=str), strict=True)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise CardError(f"{where}: {_describe(model, fault)}") from None
+
+
+def _describe(model: type[BaseModel], fault: Any) -> str:
+    location = [part for part in fault["loc"] if not str(part).startswith("function-")]
+    key = ".".join(str(part) for part in location)
+    if fault["type"] == "extra_forbidden":
+        owner = _model_at(model, location[:-1])
+        accepted = sorted(owner.model_fields) if owner else []
+        return f"unknown key {key!r}{nearest(str(location[-1]), accepted)}; accepted: {', '.join(accepted)}"
+    if fault["type"] == "missing":
+        return f"key {key!r} is missing"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{f'key {key!r}: ' if key else ''}{message}" + (f", got {fault['input']!r}" if key else "")
+
+
+def _model_at(model: type[BaseModel], location: list[Any]) -> type[BaseModel] | None:
+    current: type[BaseModel] | None = model
+    for part in location:
+        if current is None or part not in current.model_fields:
+            return None
+        current = _model_in(current.model_fields[part].annotation)
+    return current
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is not None:
+        return next((found for part in typing.get_args(annotation) if (found := _model_in(part))), None)
+    return None
+
+
+def digest(content: BaseModel, exclude: set[str] | None = None) -> str:
+    """SHA-256 of a model's canonical JSON (sorted keys, no spaces), without the keys in `exclude`."""
+    canonical = json.dumps(content.model_dump(mode="json", exclude=exclude), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Task families turned into environments: `family` (what is to be solved), `single` and `vector` (Gymnasium's two interfaces)."""

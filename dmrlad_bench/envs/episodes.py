@@ -1,0 +1,155 @@
+"""Episodes side by side: the task choice, reset and step that the single and the vector environment share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box
+
+from dmrlad_bench.cards import CardError, nearest
+from dmrlad_bench.envs.family import TaskFamily
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step of all rows led to; every array has one row an environment.
+
+    Attributes:
+        observation: `(rows, observation_dim)` float64.
+        reward: `(rows,)` float64, the family's own.
+        terminated, truncated: `(rows,)` bool.
+        info: `success` bool, `outcome` and `task` float32, `dense_reward` and `sparse_reward` float64.
+    """
+
+    observation: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    info: dict[str, np.ndarray]
+
+
+class Episodes:
+    """The state of `rows` episodes of one family: physics state, task and elapsed steps of each."""
+
+    def __init__(self, family: TaskFamily, rows: int, *, split: str, task: Any, task_observable: bool, threads: int, horizon: int) -> None:
+        self.family = family
+        self.task_observable = task_observable
+        self.split = split
+        self._horizon = horizon
+        self._body = family.make_body(threads)
+        self._choices = family.tasks(split).astype(np.float32)
+        self._fixed = None if task is None else self.chosen_task(task)
+        self._states: np.ndarray | None = None
+        self.tasks = np.zeros((rows, family.task_dim), np.float32)
+        self._elapsed = np.zeros(rows, dtype=np.int64)
+
+    @property
+    def observation_space(self) -> Box:
+        """Of one environment; the task's entries come last where it is observable."""
+        if not self.task_observable:
+            return self.family.observation_space
+        return Box(-np.inf, np.inf, (self.family.observation_dim + self.family.task_dim,), np.float64)
+
+    def chosen_task(self, task: Any) -> np.ndarray:
+        """The task that an index into the split or a value stands for, `(task_dim,)` float32.
+
+        Integers are indices, floating-point numbers are values.
+
+        Raises:
+            CardError: an index out of range, a value of the wrong size or not finite, anything else.
+        """
+        family, count = self.family, len(self._choices)
+        accepted = f"an integer index 0..{count - 1} of split {self.split!r}, or a value of {family.task_dim} float(s)"
+        try:
+            entries = np.asarray(task)
+        except ValueError:  # ragged
+            entries = np.empty(0, dtype=object)
+        if entries.shape == () and np.issubdtype(entries.dtype, np.integer):
+            if not 0 <= int(entries) < count:
+                raise CardError(f"{family.id}: task index {int(entries)} is out of range; accepted: {accepted}")
+            return self._choices[int(entries)]
+        value = np.atleast_1d(entries)
+        if not np.issubdtype(value.dtype, np.floating) or value.shape != (family.task_dim,) or not np.isfinite(value).all():
+            raise CardError(f"{family.id}: task {task!r} is not valid; accepted: {accepted}")
+        return value.astype(np.float32)
+
+    def reset(self, row: int, generator: np.random.Generator, task: Any = None) -> None:
+        """Start an episode in one row.
+
+        The task draw always takes one number from the generator, so that the initial state depends on the seed alone,
+        not on the split or on who chose the task.
+        """
+        drawn = self._choices[int(generator.random() * len(self._choices))]
+        chosen = self.chosen_task(task) if task is not None else self._fixed
+        state = self._body.initial_state(generator)
+        if self._states is None:
+            self._states = np.zeros((len(self.tasks), len(state)))
+        self._states[row] = state
+        self.tasks[row] = drawn if chosen is None else chosen
+        self._elapsed[row] = 0
+
+    def observe(self) -> np.ndarray:
+        """Observations of all rows, `(rows, observation_dim)` float64."""
+        observation = self._body.observe(self._state)
+        return np.concatenate((observation, self.tasks), axis=1) if self.task_observable else observation
+
+    def step(self, actions: Any, held: np.ndarray | None = None) -> Step:
+        """Step all rows but the `held` ones, `(rows,)` bool, with actions `(rows, action_dim)`, which are clipped to [-1, 1].
+
+        Raises:
+            CardError: actions of the wrong shape or not finite.
+        """
+        family, state = self.family, self._state
+        action = np.asarray(actions, dtype=np.float64)
+        if action.shape != (len(state), family.action_dim) or not np.isfinite(action).all():
+            accepted = f"{family.action_dim} finite numbers for each of {len(state)} environment(s)"
+            raise CardError(f"{family.id}: action of shape {action.shape} is not valid; accepted: {accepted}")
+        action = np.clip(action, -1.0, 1.0)
+        next_state = self._body.step(state, action)
+        self._elapsed += 1
+        if held is not None and held.any():
+            next_state[held] = state[held]
+            self._elapsed[held] -= 1
+        measured = self._body.measure(family.measure, state, next_state)
+        outcome = np.concatenate((measured, np.square(action).sum(axis=1, keepdims=True)), axis=1).astype(np.float32)
+        self._states = next_state
+        judged = family.judge(outcome, self.tasks)
+        info = {
+            "success": judged.success,
+            "outcome": outcome,
+            "task": self.tasks.copy(),
+            "dense_reward": judged.dense_reward.astype(np.float64),
+            "sparse_reward": judged.sparse_reward.astype(np.float64),
+        }
+        reward, terminated = judged.reward.astype(np.float64), self._body.terminated(next_state)
+        return Step(self.observe(), reward, terminated, self._elapsed >= self._horizon, info)
+
+    @property
+    def started(self) -> bool:
+        """Whether any row was ever reset."""
+        return self._states is not None
+
+    @property
+    def _state(self) -> np.ndarray:
+        assert self._states is not None, "reset comes before step; the environments check it"
+        return self._states
+
+    def close(self) -> None:
+        """Give the body's threads back."""
+        self._body.close()
+
+
+def check_options(options: dict[str, Any] | None, accepted: tuple[str, ...], where: str) -> dict[str, Any]:
+    """The reset options as a new dictionary; unknown keys raise `CardError`."""
+    for key in options or {}:
+        if key not in accepted:
+            raise CardError(f"{where}: unknown reset option {key!r}{nearest(str(key), accepted)}; accepted: {', '.join(accepted)}")
+    return dict(options or {})
+
+
+def check_render_mode(render_mode: str | None, where: str) -> None:
+    """Families are not rendered yet: anything but None raises `CardError`."""
+    if render_mode is not None:
+        raise CardError(f"{where}: render_mode {render_mode!r} is not supported; accepted: None")

@@ -1,0 +1,75 @@
+"""One environment of a task family, Gymnasium's `Env`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.error import ResetNeeded
+
+from dmrlad_bench.envs.episodes import Episodes, check_options, check_render_mode
+from dmrlad_bench.envs.family import TaskFamily
+from dmrlad_bench.envs.family import family as family_of
+
+
+class DMRLADEnv(gymnasium.Env[np.ndarray, np.ndarray]):
+    """A task family as a Gymnasium environment; `gymnasium.make("DMRLAD/CheetahVelSparse-v0", split="train")`.
+
+    Each reset picks a task: `options={"task": index or value}` (integers are indices into the split, floats are values), else
+    the constructor's `task`, else a uniform draw from the split. The task never shows in observations unless
+    `task_observable`, which appends it. Episodes are truncated after the family's horizon.
+
+    `info` at every step: `success` (bool), `outcome` and `task` (float32 vectors; `family.reward(outcome, task)` is the
+    reward), `dense_reward`, `sparse_reward`. At reset: `task`.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (Gymnasium reads it from the class)
+
+    def __init__(
+        self,
+        family: TaskFamily | str | Path,
+        split: str = "train",
+        task: Any = None,
+        task_observable: bool = False,
+        render_mode: str | None = None,
+    ) -> None:
+        """Raises `CardError` for an unknown family, split or render mode, or a task that is not valid."""
+        self.family = family if isinstance(family, TaskFamily) else family_of(family)
+        check_render_mode(render_mode, self.family.id)
+        self.render_mode = render_mode
+        self._episodes = Episodes(
+            self.family, 1, split=split, task=task, task_observable=task_observable, threads=1, horizon=self.family.horizon
+        )
+        self.observation_space = self._episodes.observation_space
+        self.action_space = self.family.action_space
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode; `seed` fixes the task draw and the initial state, whatever ran before.
+
+        Raises:
+            CardError: unknown option or a task that is not valid.
+        """
+        chosen = check_options(options, ("task",), self.family.id)
+        super().reset(seed=seed)
+        self._episodes.reset(0, self.np_random, chosen.get("task"))
+        return self._episodes.observe()[0], {"task": self._episodes.tasks[0].copy()}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Take one step with `(action_dim,)` numbers, clipped to [-1, 1]; raises `CardError` for any other shape or NaN."""
+        if not self._episodes.started:
+            raise ResetNeeded(f"{self.family.id}: call reset before step")
+        step = self._episodes.step(np.asarray(action)[None])
+        info: dict[str, Any] = {
+            "success": bool(step.info["success"][0]),
+            "outcome": step.info["outcome"][0],
+            "task": step.info["task"][0],
+            "dense_reward": float(step.info["dense_reward"][0]),
+            "sparse_reward": float(step.info["sparse_reward"][0]),
+        }
+        return step.observation[0], float(step.reward[0]), bool(step.terminated[0]), bool(step.truncated[0]), info
+
+    def close(self) -> None:
+        """Free the simulator; closing twice is fine."""
+        self._episodes.close()

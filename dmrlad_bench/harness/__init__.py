@@ -1,0 +1,1 @@
+"""Collection, training, evaluation and the run folder: what drives any agent on any family."""

@@ -1,0 +1,160 @@
+"""The Python API: `train` and `evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dmrlad_bench.agents.interface import Agent
+from dmrlad_bench.cards import CardError, load_agent, resolve_agent
+from dmrlad_bench.envs.family import TaskFamily, family
+from dmrlad_bench.harness.collect import Environments
+from dmrlad_bench.harness.evaluate import EPISODES, score
+from dmrlad_bench.harness.run import Run, RunConfig, allowed_cores, read_config, resolve_device, run_name
+from dmrlad_bench.harness.train import load_trained, train_run
+from dmrlad_bench.reports.scores import TrialScores
+
+OUT = Path("runs")
+ENV = "DMRLAD/CheetahVelSparse-v0"
+AGENT_MEMBERS = ("begin_trial", "act", "observe")
+
+
+def plan(
+    agent: str | Path,
+    env: str | Path = ENV,
+    *,
+    seed: int = 0,
+    budget: str = "quick",
+    device: str = "auto",
+    out: Path | str | None = None,
+    overrides: Sequence[str] = (),
+    threads: int | None = None,
+    resume: bool = False,
+) -> tuple[RunConfig, Path]:
+    """Resolve what a run would be, and its folder; nothing is written.
+
+    A resumed run takes its device and threads from its folder where `device` is `auto` and `threads` is None.
+
+    Raises:
+        CardError: unknown agent, family, budget, device or key; a bad value.
+    """
+    solved = family(env)
+    card = load_agent(agent)
+    config = resolve_agent(card, solved.name, budget, tuple(overrides))
+    if seed < 0:
+        raise CardError(f"seed: expected a whole number from 0 on, got {seed}")
+    if threads is not None and threads < 1:
+        raise CardError(f"threads: expected at least 1, got {threads}")
+    folder = Path(OUT if out is None else out) / solved.name / run_name(config.name, budget, seed)
+    if resume and (folder / "config.toml").exists():
+        recorded = read_config(folder)
+        device = recorded.device if device == "auto" else device
+        threads = recorded.threads if threads is None else threads
+    resolved = RunConfig(
+        env=solved.id,
+        budget=budget,
+        seed=seed,
+        device=resolve_device(device),
+        threads=allowed_cores() if threads is None else threads,
+        agent=config,
+        family=solved.card,
+    )
+    return resolved, folder
+
+
+def train(
+    agent: str | Path,
+    env: str | Path = ENV,
+    *,
+    seed: int = 0,
+    budget: str = "quick",
+    device: str = "auto",
+    out: Path | str | None = None,
+    overrides: Sequence[str] = (),
+    threads: int | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+) -> Run:
+    """Train and score one agent on one family; what `dmrlad-bench run` does.
+
+    Args:
+        agent: a preset's name or a TOML file.
+        env: a family's Gymnasium id, bare name or TOML file.
+        seed: of everything random in the run.
+        budget: `smoke`, `quick`, `standard` or `full`.
+        device: `auto`, `cpu` or `cuda`.
+        out: the folder that holds the run folders; `runs` unless given.
+        overrides: `key=value` for the agent's configuration, as `schedule.iterations=20`.
+        threads: of torch and of the simulation; None = as many as there are cores allowed.
+        resume: continue an existing run folder.
+        quiet: show no progress on standard error.
+
+    Raises:
+        CardError: bad input, or a run folder that cannot be used.
+        RunFailed: a loss became NaN.
+        KeyboardInterrupt: Ctrl-C; the last whole iteration is saved.
+    """
+    options = {"seed": seed, "budget": budget, "device": device, "out": out, "overrides": tuple(overrides), "threads": threads}
+    config, folder = plan(agent, env, **options, resume=resume)  # pyright: ignore[reportArgumentType]
+    command = ["dmrlad-bench", "run", "--agent", str(agent), "--env", str(env), "--seed", str(seed), "--budget", budget, "--device", device]
+    command += [] if out is None else ["--out", str(out)]
+    command += [] if threads is None else ["--threads", str(threads)]
+    command += [part for override in overrides for part in ("--set", override)]
+    return train_run(config, folder, resume=resume, command=command, quiet=quiet)
+
+
+def evaluate(
+    agent: Run | str | Path | Agent,
+    env: str | Path | TaskFamily | None = None,
+    split: str = "test",
+    episodes: int = EPISODES,
+    *,
+    deterministic: bool = True,
+    seed: int = 0,
+    threads: int | None = None,
+) -> TrialScores:
+    """Score a run or any agent object by the K-episode protocol.
+
+    Args:
+        agent: a run, its folder, or any object with `begin_trial`, `act` and `observe`.
+        env: the family; a run's own unless given.
+        split: `test`, `train` or `ood`.
+        episodes: K, consecutive episodes in each task.
+        deterministic: whether the agent acts without noise.
+        seed: for agent objects; a run is scored with its own seed, so its final scores come out again.
+        threads: of the simulation; None = as many as there are cores allowed.
+
+    Raises:
+        CardError: not a run, not an agent, no such split, or a family of other sizes.
+    """
+    if isinstance(agent, str | Path):
+        agent = Run(Path(agent))
+    if isinstance(agent, Run):
+        config = agent.config
+        solved = TaskFamily(config.family) if env is None else _family(env)
+        if env is not None and (solved.observation_dim, solved.action_dim) != _sizes(TaskFamily(config.family)):
+            raise CardError(f"env {solved.id}: observations and actions have other sizes than those of the run's family {config.env}")
+        actor, iteration = load_trained(agent)
+        sequence = config.evaluation_seed(iteration, split, deterministic)
+    else:
+        missing = [name for name in AGENT_MEMBERS if not callable(getattr(agent, name, None))]
+        if missing:
+            raise CardError(f"agent {type(agent).__name__}: has no {', '.join(missing)}; an agent has begin_trial, act and observe")
+        if env is None:
+            raise CardError("env: an agent object needs one")
+        actor, solved, sequence = agent, _family(env), np.random.SeedSequence(seed)
+    environments = Environments(solved, getattr(actor, "task_observable", False), threads if threads is not None else allowed_cores())
+    try:
+        return score(environments, actor, split, sequence, episodes=episodes, deterministic=deterministic)
+    finally:
+        environments.close()
+
+
+def _family(env: str | Path | TaskFamily) -> TaskFamily:
+    return env if isinstance(env, TaskFamily) else family(env)
+
+
+def _sizes(solved: TaskFamily) -> tuple[int, int]:
+    return solved.observation_dim, solved.action_dim

@@ -1,0 +1,161 @@
+"""Vectorised roll-outs: one agent, many tasks side by side, K consecutive episodes in each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dmrlad_bench.agents.interface import Agent, Transition, Trials
+from dmrlad_bench.envs.family import TaskFamily
+
+SEED_BOUND = 2**31
+
+
+@dataclass(frozen=True)
+class RollOut:
+    """What a roll-out gave.
+
+    Attributes:
+        returns: `(trials, episodes)` sum of rewards of each episode.
+        success: `(trials, episodes)` bool, by the family's success rule.
+        lengths: `(trials, episodes)` steps lived in each episode.
+        trials: the transitions themselves, or None where they were not asked for.
+    """
+
+    returns: np.ndarray
+    success: np.ndarray
+    lengths: np.ndarray
+    trials: Trials | None
+
+    @property
+    def steps(self) -> int:
+        """Environment steps lived in all episodes together."""
+        return int(self.lengths.sum())
+
+
+class Environments:
+    """The vector environments of one family, made when first needed and kept: one for each split and width."""
+
+    def __init__(self, family: TaskFamily, task_observable: bool, threads: int | None) -> None:
+        self.family = family
+        self.task_observable = task_observable
+        self.threads = threads
+        self._made: dict[tuple[str, int], Any] = {}
+
+    def get(self, split: str, num_envs: int) -> Any:
+        """The vector environment of `num_envs` tasks of `split`."""
+        key = (split, num_envs)
+        if key not in self._made:
+            self._made[key] = self.family.make_vec(num_envs, split=split, task_observable=self.task_observable, threads=self.threads)
+        return self._made[key]
+
+    def close(self) -> None:
+        """Close every environment; may be called twice."""
+        for environment in self._made.values():
+            environment.close()
+        self._made.clear()
+
+
+def roll_out(
+    environments: Environments,
+    agent: Agent,
+    split: str,
+    task_index: np.ndarray,
+    *,
+    episodes: int,
+    generator: np.random.Generator,
+    deterministic: bool,
+    training_iteration: int | None = None,
+    keep: bool = False,
+) -> RollOut:
+    """Run one trial of `episodes` consecutive episodes in each of the tasks, all side by side.
+
+    Args:
+        environments: where to run.
+        agent: who acts; its belief is carried over the episodes of a trial.
+        split: the task list that `task_index` points into.
+        task_index: `(trials,)` int, a task for each environment; may repeat.
+        episodes: consecutive episodes in a task.
+        generator: source of the environments' reset seeds.
+        deterministic: whether the agent acts without noise.
+        training_iteration: number of the training iteration, where the data will be learnt from.
+        keep: whether the transitions are returned.
+    """
+    family, num_envs = environments.family, len(task_index)
+    environment = environments.get(split, num_envs)
+    recorder = _Recorder(family, num_envs, episodes, environments.task_observable) if keep else None
+    returns = np.zeros((num_envs, episodes))
+    success = np.zeros((num_envs, episodes), dtype=bool)
+    lengths = np.zeros((num_envs, episodes), dtype=np.int64)
+    if training_iteration is not None and hasattr(agent, "begin_training_trial"):
+        agent.begin_training_trial(num_envs, training_iteration)  # pyright: ignore[reportAttributeAccessIssue]
+    else:
+        agent.begin_trial(num_envs)
+    begin_episode = getattr(agent, "begin_episode", None)
+    for episode in range(episodes):
+        seeds = generator.integers(SEED_BOUND, size=num_envs).tolist()
+        observation, _ = environment.reset(seed=seeds, options={"task": task_index})
+        if begin_episode is not None:
+            begin_episode()
+        active = np.ones(num_envs, dtype=bool)
+        flags = np.zeros((num_envs, family.horizon), dtype=bool)
+        for step in range(family.horizon):
+            action = agent.act(observation, deterministic)
+            next_observation, reward, terminated, truncated, info = environment.step(action)
+            transition = Transition(observation, action, reward, next_observation, terminated, truncated, active)
+            agent.observe(transition)
+            if recorder is not None:
+                recorder.add(transition, info["outcome"], episode)
+            returns[:, episode] += np.where(active, reward, 0.0)
+            flags[:, step] = info["success"] & active
+            lengths[:, episode] += active
+            active = active & ~(terminated | truncated)
+            observation = next_observation
+            if not active.any():
+                break
+        success[:, episode] = family.episode_success(flags, lengths[:, episode])
+    trials = None if recorder is None else recorder.trials(task_index)
+    return RollOut(returns, success, lengths, trials)
+
+
+class _Recorder:
+    """Writes transitions of environments side by side into gapless trials."""
+
+    def __init__(self, family: TaskFamily, num_envs: int, episodes: int, task_observable: bool) -> None:
+        shape = (num_envs, episodes * family.horizon)
+        observation_dim = family.observation_dim + (family.task_dim if task_observable else 0)
+        self.observation = np.zeros((*shape, observation_dim), dtype=np.float32)
+        self.next_observation = np.zeros_like(self.observation)
+        self.action = np.zeros((*shape, family.action_dim), dtype=np.float32)
+        self.reward = np.zeros(shape, dtype=np.float32)
+        self.terminated = np.zeros(shape, dtype=bool)
+        self.outcome = np.zeros((*shape, family.outcome_dim), dtype=np.float32)
+        self.episode = np.zeros(shape, dtype=np.int64)
+        self.length = np.zeros(num_envs, dtype=np.int64)
+
+    def add(self, transition: Transition, outcome: np.ndarray, episode: int) -> None:
+        rows = np.flatnonzero(transition.active)
+        at = (rows, self.length[rows])
+        self.observation[at] = transition.observation[rows]
+        self.next_observation[at] = transition.next_observation[rows]
+        self.action[at] = transition.action[rows]
+        self.reward[at] = transition.reward[rows]
+        self.terminated[at] = transition.terminated[rows]
+        self.outcome[at] = outcome[rows]
+        self.episode[at] = episode
+        self.length[rows] += 1
+
+    def trials(self, task_index: np.ndarray) -> Trials:
+        return Trials(
+            observation=self.observation,
+            next_observation=self.next_observation,
+            action=self.action,
+            reward=self.reward,
+            terminated=self.terminated,
+            outcome=self.outcome,
+            episode=self.episode,
+            task_index=np.asarray(task_index, dtype=np.int64),
+            length=self.length,
+        )

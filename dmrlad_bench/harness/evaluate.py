@@ -1,0 +1,67 @@
+"""The K-episode protocol: every task of a split, K consecutive episodes in each, the task never shown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dmrlad_bench.agents.interface import Agent
+from dmrlad_bench.cards import CardError, nearest
+from dmrlad_bench.envs.family import TaskFamily
+from dmrlad_bench.harness.collect import Environments, roll_out
+from dmrlad_bench.reports.scores import TrialScores
+
+SPLITS = ("test", "train", "ood")
+EPISODES = 3
+
+
+def reference_of(family: TaskFamily) -> tuple[float, float] | None:
+    """Measured mean returns of (random, oracle), or None."""
+    reference = family.card.reference
+    return None if reference is None else (reference.random, reference.oracle)
+
+
+def splits_of(family: TaskFamily) -> tuple[str, ...]:
+    """The family's splits in the protocol's order: `ood` only where it has tasks."""
+    return tuple(split for split in SPLITS if split in family.splits and len(family.tasks(split)) > 0)
+
+
+def score(
+    environments: Environments,
+    agent: Agent,
+    split: str,
+    seed: np.random.SeedSequence,
+    *,
+    episodes: int = EPISODES,
+    deterministic: bool = True,
+    tasks: int = 0,
+) -> TrialScores:
+    """Score `agent` on a split. A fork of the agent acts, so training is not disturbed; an agent without `fork` acts itself.
+
+    Args:
+        environments: the family's environments.
+        agent: who is scored.
+        split: `test`, `train` or `ood`.
+        seed: of the environments and of the agent's own draws.
+        episodes: K, consecutive episodes in each task.
+        deterministic: whether the agent acts without noise.
+        tasks: how many tasks, spread evenly over the split; 0 = all.
+
+    Raises:
+        CardError: the family has no such split.
+    """
+    family = environments.family
+    known = splits_of(family)
+    if split not in known:
+        raise CardError(f"family {family.id} has no split {split!r}{nearest(split, known)}; accepted: {', '.join(known)}")
+    if episodes < 1:
+        raise CardError(f"episodes: expected at least 1, got {episodes}")
+    environment_seed, agent_seed = seed.spawn(2)
+    actor: Any = agent.fork(agent_seed) if hasattr(agent, "fork") else agent  # pyright: ignore[reportAttributeAccessIssue]
+    available = len(family.tasks(split))
+    count = available if tasks == 0 else min(tasks, available)
+    task_index = np.linspace(0, available - 1, count).round().astype(np.int64)
+    generator = np.random.default_rng(environment_seed)
+    rolled = roll_out(environments, actor, split, task_index, episodes=episodes, generator=generator, deterministic=deterministic)
+    return TrialScores(split, deterministic, task_index, rolled.returns, rolled.success, reference_of(family))

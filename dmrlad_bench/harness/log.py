@@ -1,0 +1,152 @@
+"""What a run writes while it goes: `progress.csv`, TensorBoard events, and progress on standard error."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections import deque
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from dmrlad_bench.harness.checkpoint import write_atomic
+
+PROGRESS_FILE = "progress.csv"
+LEADING = ("iteration", "environment_steps", "gradient_updates", "seconds")
+LINE_INTERVAL = 10.0
+RECENT = 10
+
+
+class Table:
+    """`progress.csv`: one row an iteration. A new column rewrites the file; a row is otherwise appended."""
+
+    def __init__(self, path: Path, last_iteration: int) -> None:
+        self.path = path
+        self.columns: list[str] = list(LEADING)
+        self.rows = [row for row in _read_rows(path) if int(row["iteration"]) <= last_iteration]
+        for row in self.rows:
+            self.columns += [name for name in row if name not in self.columns]
+        self._rewrite()
+
+    def add(self, row: dict[str, float]) -> None:
+        """Append one row."""
+        text = {name: _number(value) for name, value in row.items()}
+        self.rows.append(text)
+        new = [name for name in text if name not in self.columns]
+        if new:
+            self.columns += new
+            self._rewrite()
+        else:
+            with self.path.open("a", newline="") as file:
+                file.write(self._format([text]))
+
+    def _rewrite(self) -> None:
+        write_atomic(self.path, (",".join(self.columns) + "\n" + self._format(self.rows)).encode())
+
+    def _format(self, rows: list[dict[str, str]]) -> str:
+        text = io.StringIO()
+        csv.DictWriter(text, self.columns, restval="", lineterminator="\n").writerows(rows)
+        return text.getvalue()
+
+
+def _read_rows(path: Path) -> list[dict[str, str]]:
+    """Whole rows of the file; a kill may have cut the last one."""
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines(keepends=True)
+    rows = csv.reader(line for line in lines if line.endswith("\n"))
+    columns = next(rows, [])
+    return [dict(zip(columns, row, strict=True)) for row in rows if len(row) == len(columns)]
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.6g}"
+
+
+class RunLog:
+    """Writes one run's scalars; a context manager that closes what it opened.
+
+    Args:
+        folder: the run folder.
+        title: names the run on the progress line.
+        iterations: how many there will be.
+        start: (iteration, environment steps) of the checkpoint that is continued; (0, 0) for a new run.
+        quiet: show no progress.
+    """
+
+    def __init__(self, folder: Path, title: str, iterations: int, start: tuple[int, int], quiet: bool) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # with torch, seconds of import
+
+        iteration, steps = start
+        self.table = Table(folder / PROGRESS_FILE, iteration)
+        self.writer = SummaryWriter(str(folder), purge_step=steps + 1 if iteration else None)
+        self.title, self.iterations = title, iterations
+        self.console = Console(stderr=True, highlight=False)
+        self.quiet = quiet
+        self._recent: deque[tuple[float, int, int]] = deque([(time.monotonic(), iteration, steps)], maxlen=RECENT + 1)
+        self._last_line = float("-inf")
+        self._bar: Progress | None = None
+        if not quiet and self.console.is_terminal:
+            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            self._bar = Progress(*columns, TextColumn("{task.fields[state]}"), console=self.console, transient=False)
+            self._task = self._bar.add_task(title, total=iterations, completed=iteration, state="")
+
+    def __enter__(self) -> RunLog:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        self.writer.close()
+
+    def iteration(self, row: dict[str, float]) -> None:
+        """Record one iteration: the `LEADING` columns, then `charts/...`, `losses/...` and `eval/...`."""
+        self.table.add(row)
+        steps = int(row["environment_steps"])
+        for name, value in row.items():
+            if name not in LEADING:
+                self.writer.add_scalar(name, value, steps)
+        self.writer.flush()
+
+    def show(self, row: dict[str, float]) -> None:
+        """Bring the progress display up to date."""
+        iteration, steps = int(row["iteration"]), int(row["environment_steps"])
+        self._recent.append((time.monotonic(), iteration, steps))
+        (began, first_iteration, first_steps), (now, _, _) = self._recent[0], self._recent[-1]
+        elapsed = max(now - began, 1e-9)
+        left = elapsed / max(iteration - first_iteration, 1) * (self.iterations - iteration)
+        state = f"{steps} steps, {(steps - first_steps) / elapsed:.0f} steps/s"
+        scores = [f"{name.removeprefix('eval/')} {value:.4g}" for name, value in row.items() if name.startswith("eval/")]
+        if self._bar is not None:
+            self._bar.update(self._task, completed=iteration, state=f"{state}, {_clock(left)} left")
+            if scores:
+                self._bar.console.print(f"iteration {iteration}, {steps} steps: {', '.join(scores)}")
+        elif not self.quiet and (scores or now - self._last_line >= LINE_INTERVAL or iteration == self.iterations):
+            self._last_line = now
+            self.line(f"iteration {iteration}/{self.iterations}, {state}, {_clock(left)} left{''.join(f', {text}' for text in scores)}")
+
+    def line(self, text: str) -> None:
+        """One line on standard error, unless quiet."""
+        if not self.quiet:
+            self.console.print(f"{self.title}: {text}", markup=False, soft_wrap=True)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
+
+
+def evaluation_columns(name: str, scores: Any) -> dict[str, float]:
+    """`eval/<name>_return_<k>` and `eval/<name>_success_<k>` of trial scores, k counted from 1."""
+    columns: dict[str, float] = {}
+    for number, (mean, rate) in enumerate(zip(scores.mean_returns, scores.success_rates, strict=True), start=1):
+        columns[f"eval/{name}_return_{number}"] = float(mean)
+        columns[f"eval/{name}_success_{number}"] = float(rate)
+    return columns

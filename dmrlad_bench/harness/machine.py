@@ -1,0 +1,82 @@
+"""What a run ran on: host, device and package versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from dmrlad_bench.reports.results import Host
+
+PACKAGES = ("dmrlad-bench", "torch", "numpy", "scipy", "mujoco", "gymnasium", "metaworld", "safetensors")
+
+
+def packages() -> dict[str, str]:
+    """Versions of Python and of the packages that decide results."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def host(device: str) -> Host:
+    """The machine, and the accelerator where `device` is one."""
+    accelerator = None
+    if device == "cuda":
+        import torch
+
+        accelerator = torch.cuda.get_device_name()
+    return Host(
+        system=f"{platform.system()} {platform.release()}",
+        machine=platform.machine(),
+        processor=_processor(),
+        cores=os.cpu_count() or 1,
+        accelerator=accelerator,
+    )
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor() or "unknown")
+
+
+def diagnosis() -> dict[str, str]:
+    """What a bug report needs to say."""
+    import torch
+
+    from dmrlad_bench.harness.run import allowed_cores, resolve_device
+
+    device = resolve_device("auto")
+    machine = host(device)
+    return {
+        **packages(),
+        "system": machine.system,
+        "processor": f"{machine.processor}, {machine.machine}",
+        "cores": f"{machine.cores}, allowed {allowed_cores()}",
+        "torch threads": str(torch.get_num_threads()),
+        "device": device if machine.accelerator is None else f"{device}: {machine.accelerator}",
+        "renderer": _renderer(),
+    }
+
+
+def _renderer() -> str:
+    """Whether MuJoCo can draw here. Tried in a process of its own: a missing display may abort it."""
+    chosen = f"MUJOCO_GL={os.environ.get('MUJOCO_GL', '(not set)')}"
+    script = "import mujoco; context = mujoco.GLContext(64, 64); context.make_current(); print(type(context).__module__)"
+    try:
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    except subprocess.TimeoutExpired:
+        return f"{chosen}: no answer within 60 s"
+    if done.returncode == 0:
+        return f"{chosen}: {done.stdout.strip()} works"
+    fault = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    return f"{chosen}: does not work: {fault}"

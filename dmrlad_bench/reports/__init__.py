@@ -1,0 +1,1 @@
+"""Results: their models, their schema and their tables."""

@@ -1,0 +1,181 @@
+"""`result.json`: its model, its schema, and reading it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dmrlad_bench.cards import CardError
+from dmrlad_bench.reports.scores import TrialScores
+
+RESULT_FILE = "result.json"
+FORMAT_VERSION = 1
+
+
+class ResultModel(BaseModel):
+    """Base of the result's parts: frozen, no unknown keys, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class FamilyRecord(ResultModel):
+    """What was solved."""
+
+    id: str
+    digest: str = Field(description="SHA-256 of everything on the card that changes results")
+    reference: tuple[float, float] | None = Field(
+        description="mean return of one episode of (random, oracle), the ends of the normalised score"
+    )
+
+
+class AgentRecord(ResultModel):
+    """Who solved it."""
+
+    name: str
+    digest: str = Field(description="SHA-256 of the resolved configuration")
+
+
+class CurveScores(ResultModel):
+    """Means over the tasks of one split, one entry for each episode of the trial."""
+
+    returns: tuple[float, ...]
+    success: tuple[float, ...]
+
+
+class CurvePoint(ResultModel):
+    """One evaluation while training: deterministic actions."""
+
+    iteration: int
+    environment_steps: int
+    gradient_updates: int
+    seconds: float = Field(description="wall seconds of the run so far")
+    scores: dict[str, CurveScores]
+
+
+class TrialMatrix(ResultModel):
+    """The final scores of one split: rows are tasks, columns the episodes of the trial."""
+
+    split: Literal["test", "train", "ood"]
+    deterministic: bool
+    task_index: tuple[int, ...]
+    returns: tuple[tuple[float, ...], ...]
+    success: tuple[tuple[bool, ...], ...]
+    normalised: tuple[tuple[float, ...], ...] | None = Field(
+        description="(return - random) / (oracle - random), where the family has references"
+    )
+
+    @model_validator(mode="after")
+    def _same_shape(self) -> TrialMatrix:
+        shapes = {tuple(len(row) for row in rows) for rows in (self.returns, self.success, self.normalised) if rows is not None}
+        if len(shapes) != 1 or len(set(next(iter(shapes)))) > 1 or len(self.task_index) != len(self.returns):
+            raise ValueError("returns, success and normalised must have one row for each task and one column for each episode")
+        return self
+
+    @classmethod
+    def of(cls, scores: TrialScores) -> TrialMatrix:
+        """The record of `scores`."""
+        normalised = scores.normalised
+        return cls(
+            split=scores.split,  # pyright: ignore[reportArgumentType]
+            deterministic=scores.deterministic,
+            task_index=tuple(scores.task_index.tolist()),
+            returns=_rows(scores.returns),
+            success=_rows(scores.success),
+            normalised=None if normalised is None else _rows(normalised),
+        )
+
+    def scores(self, reference: tuple[float, float] | None) -> TrialScores:
+        """The scores as arrays."""
+        return TrialScores(
+            self.split, self.deterministic, np.array(self.task_index), np.array(self.returns), np.array(self.success), reference
+        )
+
+
+class Seconds(ResultModel):
+    """Wall seconds of the run, all its sittings together."""
+
+    total: float
+    phases: dict[str, float] = Field(description="collect, relabel, reconstruct, re-infer, improve, evaluate, save, ...")
+
+
+class Host(ResultModel):
+    """Where it ran."""
+
+    system: str
+    machine: str
+    processor: str
+    cores: int
+    accelerator: str | None
+
+
+class Result(ResultModel):
+    """One finished run: one agent, one family, one budget, one seed."""
+
+    format_version: Literal[1] = FORMAT_VERSION
+    family: FamilyRecord
+    agent: AgentRecord
+    budget: str
+    seed: int
+    iterations: int
+    environment_steps: int
+    gradient_updates: int
+    wall_seconds: Seconds
+    device: str
+    threads: int
+    host: Host
+    packages: dict[str, str] = Field(description="versions of Python and of the packages that decide results")
+    command: tuple[str, ...]
+    curve: tuple[CurvePoint, ...]
+    final: tuple[TrialMatrix, ...] = Field(min_length=1)
+
+    def scores(self, split: str = "test", deterministic: bool = True) -> TrialScores:
+        """The final scores of one split; raises `CardError` where there are none."""
+        for matrix in self.final:
+            if (matrix.split, matrix.deterministic) == (split, deterministic):
+                return matrix.scores(self.family.reference)
+        known = ", ".join(f"{matrix.split} {'deterministic' if matrix.deterministic else 'stochastic'}" for matrix in self.final)
+        raise CardError(f"the result has no {'deterministic' if deterministic else 'stochastic'} scores of {split!r}; it has: {known}")
+
+    def json_bytes(self) -> bytes:
+        """The content of `result.json`."""
+        return (json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False) + "\n").encode()
+
+
+def _rows(matrix: np.ndarray) -> Any:
+    return tuple(tuple(row) for row in matrix.tolist())
+
+
+def result_schema() -> str:
+    """The published JSON Schema of `result.json` (`docs/result.schema.json`)."""
+    return json.dumps(Result.model_json_schema(mode="serialization"), indent=2) + "\n"
+
+
+def read_result(path: Path | str) -> Result:
+    """Read `result.json` by its path or by its run folder's.
+
+    Raises:
+        CardError: no such run, an unfinished run, another format version, or a file that is not whole.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / RESULT_FILE
+        if not path.exists():
+            raise CardError(f"{path.parent}: no {RESULT_FILE}: not a run folder, or the run is unfinished (continue it with --resume)")
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise CardError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise CardError(f"{path}: truncated or not JSON: {error}") from None
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if version != FORMAT_VERSION:
+        raise CardError(f"{path}: result of format version {version!r}; accepted: {FORMAT_VERSION}")
+    try:
+        return Result.model_validate_json(json.dumps(content), strict=True)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise CardError(f"{path}: key {'.'.join(str(part) for part in fault['loc'])!r}: {fault['msg']}") from None

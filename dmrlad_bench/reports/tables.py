@@ -1,0 +1,55 @@
+"""Tables for standard output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from dmrlad_bench.reports.results import Result
+from dmrlad_bench.reports.scores import TrialScores
+
+
+def scores_table(title: str, scores: Sequence[TrialScores]) -> Group:
+    """One row for each split and episode of the trial: mean return, success rate, mean normalised score."""
+    table = Table()
+    for name in ("split", "actions", "tasks"):
+        table.add_column(name)
+    for name in ("episode", "return", "success", "normalised"):
+        table.add_column(name, justify="right")
+    for entry in scores:
+        normalised = entry.normalised
+        for number in range(entry.episodes):
+            first = number == 0
+            table.add_row(
+                entry.split if first else "",
+                ("deterministic" if entry.deterministic else "stochastic") if first else "",
+                str(len(entry.returns)) if first else "",
+                str(number + 1),
+                f"{entry.mean_returns[number]:.2f}",
+                f"{entry.success_rates[number]:.2f}",
+                "-" if normalised is None else f"{normalised[:, number].mean():.3f}",
+                end_section=number == entry.episodes - 1,
+            )
+    return Group(Text(title), table)
+
+
+def result_table(result: Result) -> Group:
+    """The final scores of a run."""
+    title = f"{result.agent.name} on {result.family.id}, budget {result.budget}, seed {result.seed}, {result.environment_steps} steps"
+    return scores_table(title, [matrix.scores(result.family.reference) for matrix in result.final])
+
+
+def phases_table(result: Result) -> Group:
+    """Wall seconds of a run by phase, and each phase's share."""
+    seconds = result.wall_seconds
+    table = Table("phase")
+    table.add_column("seconds", justify="right")
+    table.add_column("share", justify="right")
+    parts = dict(seconds.phases) | {"rest": seconds.total - sum(seconds.phases.values())}
+    for phase, spent in sorted(parts.items(), key=lambda entry: -entry[1]):
+        table.add_row(phase, f"{spent:.1f}", f"{spent / seconds.total:.1%}")
+    table.add_row("total", f"{seconds.total:.1f}", "")
+    return Group(Text("wall seconds by phase"), table)

@@ -1,0 +1,98 @@
+"""Steps per second of the half cheetah: ours, Gymnasium's `SyncVectorEnv`, and MuJoCo alone. Run with `pytest tests/benchmarks`.
+
+Every benchmark of ours times its baselines in the same run and puts the ratio into `extra_info`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+
+import dmrlad_bench  # noqa: F401  (registers the ids)
+from dmrlad_bench.envs.cores import available_cores
+
+NUM_ENVS = 32
+STEPS = 60
+CHEETAH = "DMRLAD/CheetahVelSparse-v0"
+
+
+def raw_steps() -> int:
+    """MuJoCo's own `mj_step` on one core: 5 simulator steps an environment step, nothing else."""
+    mujoco = pytest.importorskip("mujoco")
+    path = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "half_cheetah.xml"
+    model = mujoco.MjModel.from_xml_path(str(path))
+    data = mujoco.MjData(model)
+    actions = np.random.default_rng(0).uniform(-1, 1, (NUM_ENVS * STEPS, model.nu))
+    for action in actions:
+        data.ctrl[:] = action
+        mujoco.mj_step(model, data, 5)
+    return len(actions)
+
+
+def vector_steps(env: gymnasium.vector.VectorEnv) -> int:
+    """Random actions in all environments."""
+    env.reset(seed=0)
+    for action in (
+        np.random.default_rng(0).uniform(-1, 1, (STEPS, env.num_envs, *env.single_action_space.sample().shape)).astype(np.float32)
+    ):
+        env.step(action)
+    return STEPS * env.num_envs
+
+
+def rate(run: Callable[[], int], repetitions: int = 3) -> float:
+    """Best steps per second."""
+    best = 0.0
+    for _ in range(repetitions):
+        start = time.perf_counter()
+        steps = run()
+        best = max(best, steps / (time.perf_counter() - start))
+    return best
+
+
+@pytest.mark.parametrize("threads", sorted({1, available_cores()}))
+def test_vector_half_cheetah(benchmark, threads):
+    env = gymnasium.make_vec(CHEETAH, NUM_ENVS, vectorization_mode="vector_entry_point", threads=threads)
+    sync = gymnasium.make_vec("HalfCheetah-v5", NUM_ENVS, vectorization_mode="sync")
+    benchmark.extra_info["times_sync_vector_env"] = 1 / rate(lambda: vector_steps(sync))
+    benchmark.extra_info["times_raw_mj_step"] = 1 / rate(raw_steps)
+    benchmark(vector_steps, env)
+    _finish(benchmark)
+    env.close()
+    sync.close()
+
+
+def test_single_half_cheetah(benchmark):
+    def steps(env: gymnasium.Env) -> int:
+        env.reset(seed=0)
+        for action in np.random.default_rng(0).uniform(-1, 1, (150, 6)).astype(np.float32):
+            env.step(action)
+        return 150
+
+    ours, theirs = gymnasium.make(CHEETAH), gymnasium.make("HalfCheetah-v5")
+    benchmark.extra_info["times_half_cheetah_v5"] = 1 / rate(lambda: steps(theirs))
+    benchmark(steps, ours)
+    _finish(benchmark, 150)
+
+
+def test_vector_point(benchmark):
+    env = gymnasium.make_vec("DMRLAD/PointGoalSparse-v0", NUM_ENVS, vectorization_mode="vector_entry_point")
+    sync = gymnasium.make_vec("DMRLAD/PointGoalSparse-v0", NUM_ENVS, vectorization_mode="sync")
+    benchmark.extra_info["times_sync_vector_env"] = 1 / rate(lambda: vector_steps(sync))
+    benchmark(vector_steps, env)
+    _finish(benchmark)
+
+
+def _finish(benchmark, steps: int = NUM_ENVS * STEPS) -> None:
+    """Turn seconds a baseline step into ratios to it, and print them."""
+    if benchmark.stats is None:  # --benchmark-disable
+        return
+    ours = steps / benchmark.stats.stats.min
+    for name, seconds in benchmark.extra_info.items():
+        benchmark.extra_info[name] = round(ours * seconds, 2)
+    benchmark.extra_info["steps_per_second"] = round(ours)
+    print(f"\n{benchmark.name}: {benchmark.extra_info}")
