@@ -16,11 +16,13 @@ from dmrlad_bench.agents.interface import Diverged
 from dmrlad_bench.cards.agent import Inference
 
 PROBLEM = toy_problem()
-REPLAY = filled_replay(PROBLEM, random_trials(PROBLEM, 12, 0))
+TRIALS = random_trials(PROBLEM, 60, 0)
+LEARNABLE = replace(TRIALS, next_observation=-TRIALS.observation, reward=TRIALS.action.sum(-1))
+REPLAY = filled_replay(PROBLEM, LEARNABLE)
 
 
 def inference_of(**changes: Any) -> TaskInference:
-    content = {"encoder_hidden": (8,), "decoder_hidden": (8,), "window": 3, "learning_rate": 3e-2, "validation_interval": 5, "patience": 10}
+    content = {"encoder_hidden": (8,), "decoder_hidden": (8,), "window": 3, "learning_rate": 1e-2, "validation_interval": 5, "patience": 10}
     config = Inference.model_validate({**content, **changes})
     return TaskInference(config, PROBLEM.observation_dim, PROBLEM.action_dim, PROBLEM.reconstruction_dims, generator_of(1))
 
@@ -61,14 +63,14 @@ def assert_same_state(first: Any, second: Any) -> None:
 
 
 def test_the_best_weights_and_their_optimiser_come_back() -> None:
-    inference = inference_of()
+    inference = inference_of(validation_interval=30, patience=60)
     by_hand = copy.deepcopy(inference)
     generator = generator_of(2)
     twin_generator = generator.clone_state()
     metrics = inference.fit(turning_bad(30), segments_of(99), 1000, generator)
-    for step in range(1, 31):  # training, but only as far as it was good for
+    for step in range(1, 31):  # no validation, and so no re-balancing, falls before the best
         by_hand.update(segments_of(step), twin_generator)
-    assert metrics["reconstruction_updates"] == 40  # best at 30, patience 10
+    assert metrics["reconstruction_updates"] == 90  # best at 30, patience 60
     for part in ("encoder", "decoder", "optimiser"):
         assert_same_state(inference.state_dict()[part], by_hand.state_dict()[part])
     steps = [int(entry["step"]) for entry in inference.optimiser.state_dict()["state"].values()]

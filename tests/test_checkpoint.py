@@ -115,7 +115,7 @@ def test_shards_come_back_in_order_and_are_checked(tmp_path: Path) -> None:
     digests = {str(number): save_shard(tmp_path, number, {"value": np.full(2, number)}) for number in (1, 2, 10)}
     assert [int(shard["value"][0]) for shard in load_shards(tmp_path, digests)] == [1, 2, 10]
     (tmp_path / "replay" / "000002.safetensors").write_bytes(b"half")
-    with pytest.raises(CardError, match="000002.safetensors: corrupt or truncated"):
+    with pytest.raises(CardError, match=r"000002\.safetensors: corrupt or truncated"):
         list(load_shards(tmp_path, digests))
 
 

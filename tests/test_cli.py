@@ -228,9 +228,18 @@ def test_a_diverging_loss_ends_the_run(tmp_path: Path) -> None:
     )
 
 
+HELP = """
+import sys
+from dmrlad_bench.cli import main
+try:
+    main(["--help"])
+except SystemExit:
+    print(sorted({"torch", "mujoco", "metaworld"} & set(sys.modules)))
+"""
+
+
 def test_help_needs_neither_torch_nor_simulator() -> None:
-    script = "import sys; from dmrlad_bench.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\nprint(sorted({'torch', 'mujoco'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE)
+    done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, timeout=PATIENCE)
     assert done.stdout.strip().endswith("[]"), done.stdout + done.stderr
 
 

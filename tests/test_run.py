@@ -15,6 +15,7 @@ import pytest
 from counting_agent import CountingAgent
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import dmrlad_bench
 from dmrlad_bench.agents.interface import Problem, Transition
 from dmrlad_bench.cards import CardError
 from dmrlad_bench.envs.family import TaskFamily, family
@@ -430,6 +431,27 @@ def test_anyones_agent_is_scored() -> None:
     assert not scores.success.any()
     with pytest.raises(CardError, match="agent dict: has no begin_trial, act, observe"):
         evaluate({}, "PointGoal")  # pyright: ignore[reportArgumentType]
+
+
+def test_the_python_function(tmp_path: Path, counting: Callable[..., list[CountingAgent]], capsys: pytest.CaptureFixture[str]) -> None:
+    counting()
+    options: dict[str, Any] = {
+        "env": "PointGoal",
+        "budget": "smoke",
+        "device": "cpu",
+        "threads": 1,
+        "out": tmp_path,
+        "overrides": OVERRIDES,
+    }
+    trained = dmrlad_bench.train("dmrlad", seed=2, **options)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "PointGoal dmrlad seed 2: iteration 3/3" in printed.err
+    assert trained.folder == tmp_path / "PointGoal" / "dmrlad--smoke--seed2"
+    assert trained.result.command[:6] == ("dmrlad-bench", "run", "--agent", "dmrlad", "--env", "PointGoal")
+    with pytest.raises(CardError, match="pass --resume"):
+        dmrlad_bench.train("dmrlad", seed=2, **options)
+    assert dmrlad_bench.train("dmrlad", seed=2, resume=True, **options).result == trained.result
 
 
 def test_an_agent_without_learn_is_scored_only(tmp_path: Path) -> None:

@@ -29,17 +29,20 @@ class Belief:
     mean: Tensor
     deviation: Tensor
 
-    def point(self) -> Tensor:
-        """Mean of the most likely class, `(..., L)`."""
-        return _take_class(self.mean, self.classes.argmax(-1))
+    def point(self, with_deviation: bool = False) -> Tensor:
+        """Mean of the most likely class, `(..., L)`; followed by its standard deviation where asked, `(..., 2 L)`."""
+        chosen = self.classes.argmax(-1)
+        mean = _take_class(self.mean, chosen)
+        return torch.cat([mean, _take_class(self.deviation, chosen)], -1) if with_deviation else mean
 
-    def sample(self, generator: torch.Generator) -> Tensor:
-        """A draw of class and latent, `(..., L)`."""
+    def sample(self, generator: torch.Generator, with_deviation: bool = False) -> Tensor:
+        """A draw of class and latent, `(..., L)`; acted on as if certain: where asked, a deviation of zero follows, `(..., 2 L)`."""
         flat = self.classes.reshape(-1, self.classes.shape[-1])
         chosen = torch.multinomial(flat, 1, generator=generator).view(self.classes.shape[:-1])
         mean = _take_class(self.mean, chosen)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-        return mean + _take_class(self.deviation, chosen) * noise
+        latent = mean + _take_class(self.deviation, chosen) * noise
+        return torch.cat([latent, torch.zeros_like(latent)], -1) if with_deviation else latent
 
 
 def _take_class(values: Tensor, chosen: Tensor) -> Tensor:

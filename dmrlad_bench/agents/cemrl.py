@@ -39,12 +39,13 @@ class Cemrl:
         self.generator = _generator(stream, self.device)
         self.numpy_generator = np.random.default_rng(exploration)
         self.task_observable = config.task_observable
+        self.with_deviation = config.actor_critic.belief_input == "mean_and_deviation"
         belief_dim = 0
         self.inference: TaskInference | None = None
         if config.inference.kind != "none":
             dims = problem.reconstruction_dims
             self.inference = TaskInference(config.inference, problem.observation_dim, problem.action_dim, dims, generator)
-            belief_dim = config.inference.latent_dim
+            belief_dim = config.inference.latent_dim * (2 if self.with_deviation else 1)
         state_dim = problem.observation_dim + belief_dim
         self.learner = SoftActorCritic(config.actor_critic, state_dim, belief_dim, problem.action_dim, generator)
         self.replay = TrialReplay(problem, config.schedule.replay_trials, belief_dim, self.device)
@@ -102,12 +103,12 @@ class Cemrl:
         assert self._context is not None
         belief = self._context.belief()
         if self._sampled is None:
-            return belief.point()
+            return belief.point(self.with_deviation)
         interval = self.config.exploration.resample_interval
         if self._steps == 0 or (interval and self._steps % interval == 0):
-            self._held = belief.sample(self.generator)
+            self._held = belief.sample(self.generator, self.with_deviation)
         self._steps += 1
-        return torch.where(self._sampled.unsqueeze(-1), self._held, belief.point())
+        return torch.where(self._sampled.unsqueeze(-1), self._held, belief.point(self.with_deviation))
 
     def observe(self, transition: Transition) -> None:
         """Add the transition to the context of every trial still running."""
@@ -186,7 +187,7 @@ class Cemrl:
         """Recompute the belief of every stored step: one encoder pass over each, then prefix sums."""
         for slots in self.replay.trials.split(max(1, REINFER_ROWS // self.replay.steps)):
             rows = inference.encoder.rows(self.replay.transitions(slots.unsqueeze(-1), slice(None)).squeeze(1), self.replay.lived(slots))
-            self.replay.belief[slots] = inference.encoder.along(rows).point()
+            self.replay.belief[slots] = inference.encoder.along(rows).point(self.with_deviation)
 
     def _improve(self) -> Metrics:
         config, updates = self.config.actor_critic, self.config.schedule.policy_updates

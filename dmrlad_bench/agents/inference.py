@@ -167,7 +167,8 @@ class TaskInference:
         """Train for up to `updates` steps with early stopping on a fixed validation set.
 
         Every `validation_interval` updates the weights w_s, w_r are re-balanced and the validation error is taken; after
-        `patience` updates without improvement, or at the end, the best parameters *and* optimiser moments return.
+        `patience` updates without improvement, or at the end, the best parameters *and* optimiser moments return. Those from
+        before the first update count: where no update helps, beliefs stay as the policy knows them.
 
         Raises:
             Diverged: a loss is not finite.
@@ -175,7 +176,8 @@ class TaskInference:
         if updates == 0:
             return {}
         noise = generator.clone_state()  # every validation sees the same latent noise
-        best, since, done = math.inf, 0, 0
+        best, state_error, reward_error = self._validate(validation, noise)
+        since, done = 0, 0
         kept = self._snapshot()
         total = torch.zeros((), device=generator.device)
         for step in range(1, updates + 1):

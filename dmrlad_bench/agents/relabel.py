@@ -35,7 +35,7 @@ class Hindsight:
 
 
 def hindsight_beliefs(
-    inference: TaskInference, replay: TrialReplay, slots: Tensor, rewards: Tensor, context: str
+    inference: TaskInference, replay: TrialReplay, slots: Tensor, rewards: Tensor, context: str, with_deviation: bool = False
 ) -> Tensor:
     """Point beliefs of stored trials under given rewards.
 
@@ -44,10 +44,11 @@ def hindsight_beliefs(
         replay: where the trials lie.
         slots: `(n,)` their places.
         rewards: `(n, P, steps)` rewards under P tasks.
+        with_deviation: whether the beliefs' standard deviations follow.
         context: `window` (the trial's last W transitions) or `trajectory` (all of it).
 
     Returns:
-        `(n, P, L)`.
+        `(n, P, L)` or, with deviations, `(n, P, 2 L)`.
     """
     encoder, statistics, data = inference.encoder, replay.statistics, replay.data
     lived = replay.lived(slots)
@@ -65,8 +66,8 @@ def hindsight_beliefs(
     reward = rewards.gather(2, steps.unsqueeze(1).expand(-1, rewards.shape[1], -1))
     rows = encoder.rows(statistics.transition(observation, action, reward, following), lived.unsqueeze(1).expand(-1, rewards.shape[1], -1))
     if encoder.summable:
-        return encoder.of_sums(rows.double().sum(-2).float()).point()
-    return encoder.of_windows(rows).point()
+        return encoder.of_sums(rows.double().sum(-2).float()).point(with_deviation)
+    return encoder.of_windows(rows).point(with_deviation)
 
 
 def utility(
@@ -125,7 +126,7 @@ class Relabeller:
         rows = []
         for chunk in slots.split(self._chunk(replay, inference, learner)):
             rewards = self.hindsight.rewards(replay.data["outcome"][chunk])
-            belief = hindsight_beliefs(inference, replay, chunk, rewards, self.config.context)
+            belief = self._beliefs(chunk, rewards, replay, inference, learner)
             rows.append(utility(learner, belief, start, generator))
         return torch.cat(rows) - normaliser
 
@@ -143,10 +144,14 @@ class Relabeller:
         for chunk in chosen.T.split(self._chunk(replay, inference, learner)):
             flat = chunk.reshape(-1)
             rewards = replay.data["reward"][flat].unsqueeze(1)
-            belief = hindsight_beliefs(inference, replay, flat, rewards, self.config.context)
+            belief = self._beliefs(flat, rewards, replay, inference, learner)
             values.append(utility(learner, belief.view(len(chunk), len(start), -1), start, generator))
         stacked = torch.cat(values)
         return torch.logsumexp(stacked, 0) - torch.log(torch.tensor(float(len(stacked)), device=stacked.device))
+
+    def _beliefs(self, slots: Tensor, rewards: Tensor, replay: TrialReplay, inference: TaskInference, learner: SoftActorCritic) -> Tensor:
+        with_deviation = learner.config.belief_input == "mean_and_deviation"
+        return hindsight_beliefs(inference, replay, slots, rewards, self.config.context, with_deviation)
 
     def _members(self, replay: TrialReplay, count: int, generator: torch.Generator) -> Tensor:
         """`(P, count)` slots of stored trials of every task, with replacement; of any task where one has none."""

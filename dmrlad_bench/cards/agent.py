@@ -25,25 +25,25 @@ class Inference(CardModel):
 
     kind: Literal["none", "mixture_vae"] = "mixture_vae"
     encoder: Literal["shared_class", "per_transition_class", "trajectory"] = "shared_class"
-    latent_dim: int = Field(1, ge=1)
-    classes: int = Field(1, ge=1)
-    window: int = Field(10, ge=0, description="transitions in the context; 0 = the whole trial so far")
+    latent_dim: int = Field(default=1, ge=1)
+    classes: int = Field(default=1, ge=1)
+    window: int = Field(default=10, ge=0, description="transitions in the context; 0 = the whole trial so far")
     merge: Literal["mean", "softmax_of_sum", "softmax_of_product", "linear", "mlp"] = "mean"
     prior: Literal["fixed", "learned"] = "fixed"
-    prior_deviation: float = Field(0.5, gt=0)
+    prior_deviation: float = Field(default=0.5, gt=0)
     encoder_hidden: Widths = (470, 470)
     decoder_hidden: Widths = (470, 470)
     state_target: Literal["next", "difference"] = "next"
-    reward_weight: float = Field(0.5, ge=0, le=1, description="w_r before the first re-balancing")
-    kl_weight: float = Field(1e-3, ge=0, description="alpha")
-    class_kl_weight: float = Field(1e-3, ge=0, description="beta")
-    class_labels: bool = Field(False, description="train q(y|c) with the true base class")
-    learning_rate: float = Field(3e-4, gt=0)
-    batch_size: int = Field(256, ge=1)
-    segment: int = Field(16, ge=1, description="consecutive targets that share one encoded stretch; 1 = independent windows")
-    validation_share: float = Field(0.2, gt=0, lt=1, description="share of trials held out for early stopping")
-    validation_interval: int = Field(50, ge=1, description="updates between validations")
-    patience: int = Field(500, ge=1, description="updates without improvement before stopping")
+    reward_weight: float = Field(default=0.5, ge=0, le=1, description="w_r before the first re-balancing")
+    kl_weight: float = Field(default=1e-3, ge=0, description="alpha")
+    class_kl_weight: float = Field(default=1e-3, ge=0, description="beta")
+    class_labels: bool = Field(default=False, description="train q(y|c) with the true base class")
+    learning_rate: float = Field(default=3e-4, gt=0)
+    batch_size: int = Field(default=256, ge=1)
+    segment: int = Field(default=16, ge=1, description="consecutive targets that share one encoded stretch; 1 = independent windows")
+    validation_share: float = Field(default=0.2, gt=0, lt=1, description="share of trials held out for early stopping")
+    validation_interval: int = Field(default=50, ge=1, description="updates between validations")
+    patience: int = Field(default=500, ge=1, description="updates without improvement before stopping")
 
     @model_validator(mode="after")
     def _windowed(self) -> Inference:
@@ -60,23 +60,24 @@ class ActorCritic(CardModel):
     critic: Literal["scalar", "quantile"] = "quantile"
     hidden: Widths = (300, 300, 300)
     fractions: Literal["iqn", "fixed", "learned"] = "iqn"
-    fraction_count: int = Field(16, ge=1)
-    shared_fractions: bool = Field(False, description="one draw of fractions for the whole batch: a cheaper embedding")
-    cosines: int = Field(64, ge=1)
-    fraction_learning_rate: float = Field(1e-5, gt=0, description="only for fractions = 'learned'")
+    fraction_count: int = Field(default=16, ge=1)
+    shared_fractions: bool = Field(default=False, description="one draw of fractions for the whole batch: a cheaper embedding")
+    cosines: int = Field(default=64, ge=1)
+    fraction_learning_rate: float = Field(default=1e-5, gt=0, description="only for fractions = 'learned'")
     risk: Literal["neutral", "cvar", "wang", "cpw", "var", "mean_std"] = "neutral"
     risk_parameter: float = 0.0
-    risk_parameter_end: float | None = Field(None, description="linear schedule's end; none = constant")
-    risk_updates: int = Field(1, ge=1, description="policy updates over which the risk parameter moves")
+    risk_parameter_end: float | None = Field(default=None, description="linear schedule's end; none = constant")
+    risk_updates: int = Field(default=1, ge=1, description="policy updates over which the risk parameter moves")
     temperature: Literal["tuned", "fixed", "latent"] = "tuned"
-    initial_temperature: float = Field(1.0, gt=0)
-    temperature_learning_rate: float = Field(3e-4, gt=0)
-    target_entropy_factor: float = Field(1.0, gt=0)
-    discount: float = Field(0.99, ge=0, lt=1)
-    polyak: float = Field(5e-3, gt=0, le=1)
-    learning_rate: float = Field(3e-4, gt=0)
-    batch_size: int = Field(256, ge=1)
-    bootstrap_belief: Literal["held", "next"] = Field("held", description="belief in the bootstrap state")
+    initial_temperature: float = Field(default=1.0, gt=0)
+    temperature_learning_rate: float = Field(default=3e-4, gt=0)
+    target_entropy_factor: float = Field(default=1.0, gt=0)
+    discount: float = Field(default=0.99, ge=0, lt=1)
+    polyak: float = Field(default=5e-3, gt=0, le=1)
+    learning_rate: float = Field(default=3e-4, gt=0)
+    batch_size: int = Field(default=256, ge=1)
+    belief_input: Literal["mean", "mean_and_deviation"] = Field(default="mean", description="what of the belief policy and critics see")
+    bootstrap_belief: Literal["held", "next"] = Field(default="held", description="belief in the bootstrap state")
 
     @model_validator(mode="after")
     def _risk_in_range(self) -> ActorCritic:
@@ -98,22 +99,22 @@ class Relabel(CardModel):
     kind: Literal["none", "random", "hfr"] = "hfr"
     draw: Literal["sample", "greedy"] = "sample"
     context: Literal["window", "trajectory"] = "trajectory"
-    utility_batch: int = Field(256, ge=1, description="start observations a utility is averaged over")
-    normaliser_trials: int = Field(20, ge=1, description="M, stored trials that log Z of a task is estimated from")
-    copies: int = Field(1, ge=1, description="relabelled copies of every collected trial")
+    utility_batch: int = Field(default=256, ge=1, description="start observations a utility is averaged over")
+    normaliser_trials: int = Field(default=20, ge=1, description="M, stored trials that log Z of a task is estimated from")
+    copies: int = Field(default=1, ge=1, description="relabelled copies of every collected trial")
 
 
 class Exploration(CardModel):
     """Where training data come from, beyond the stochastic policy."""
 
-    initial: Literal["policy", "coloured"] = Field("coloured", description="actions of the initial iterations")
-    initial_iterations: int = Field(1, ge=1)
-    colour_low: float = Field(0.0, ge=0, description="lowest exponent of the noise's power spectrum (0 = white)")
-    colour_high: float = Field(2.0, ge=0, description="highest exponent (2 = Brownian)")
-    constant_share: float = Field(0.0, ge=0, le=1, description="share of initial episodes with one direction throughout")
-    coloured_share: float = Field(0.0, ge=0, le=1, description="share of later trials that coloured noise drives")
-    posterior_share: float = Field(0.0, ge=0, le=1, description="share of trials that act on sampled beliefs")
-    resample_interval: int = Field(0, ge=0, description="steps a sampled belief is held; 0 = the episode")
+    initial: Literal["policy", "coloured"] = Field(default="coloured", description="actions of the initial iterations")
+    initial_iterations: int = Field(default=1, ge=1)
+    colour_low: float = Field(default=0.0, ge=0, description="lowest exponent of the noise's power spectrum (0 = white)")
+    colour_high: float = Field(default=2.0, ge=0, description="highest exponent (2 = Brownian)")
+    constant_share: float = Field(default=0.0, ge=0, le=1, description="share of initial episodes with one direction throughout")
+    coloured_share: float = Field(default=0.0, ge=0, le=1, description="share of later trials that coloured noise drives")
+    posterior_share: float = Field(default=0.0, ge=0, le=1, description="share of trials that act on sampled beliefs")
+    resample_interval: int = Field(default=0, ge=0, description="steps a sampled belief is held; 0 = the episode")
 
     @model_validator(mode="after")
     def _ordered(self) -> Exploration:
@@ -125,15 +126,15 @@ class Exploration(CardModel):
 class Schedule(CardModel):
     """How much of everything: one training iteration is collect, store, reconstruct, re-infer, improve, evaluate."""
 
-    iterations: int = Field(501, ge=1)
-    tasks_per_iteration: int = Field(10, ge=1)
-    trials_per_task: int = Field(1, ge=1)
-    initial_steps_per_task: int = Field(100, ge=1, description="least number of steps of every training task in iteration 1")
-    reconstruction_updates: int = Field(5000, ge=0)
-    policy_updates: int = Field(2000, ge=0)
-    evaluation_interval: int = Field(10, ge=1, description="iterations between evaluations")
-    evaluation_tasks: int = Field(0, ge=0, description="tasks a split in evaluations while training; 0 = all")
-    replay_trials: int = Field(20_000, ge=1, description="capacity of the replay, in trials; copies count")
+    iterations: int = Field(default=501, ge=1)
+    tasks_per_iteration: int = Field(default=10, ge=1)
+    trials_per_task: int = Field(default=1, ge=1)
+    initial_steps_per_task: int = Field(default=100, ge=1, description="least number of steps of every training task in iteration 1")
+    reconstruction_updates: int = Field(default=5000, ge=0)
+    policy_updates: int = Field(default=2000, ge=0)
+    evaluation_interval: int = Field(default=10, ge=1, description="iterations between evaluations")
+    evaluation_tasks: int = Field(default=0, ge=0, description="tasks a split in evaluations while training; 0 = all")
+    replay_trials: int = Field(default=20_000, ge=1, description="capacity of the replay, in trials; copies count")
 
 
 class AgentConfig(CardModel):
@@ -141,7 +142,7 @@ class AgentConfig(CardModel):
 
     name: str
     algorithm: Literal["cemrl", "random"] = Field(description="the class that the parts below are composed by")
-    task_observable: bool = Field(False, description="the task is appended to the observation (the oracle's view)")
+    task_observable: bool = Field(default=False, description="the task is appended to the observation (the oracle's view)")
     description: str
     inference: Inference = Inference()
     actor_critic: ActorCritic = ActorCritic()
@@ -154,7 +155,9 @@ class AgentConfig(CardModel):
         if self.inference.kind == "none" and self.relabel.kind == "hfr":
             raise ValueError("relabel.kind 'hfr' scores beliefs, so inference.kind must not be 'none'")
         if self.task_observable and self.relabel.kind != "none":
-            raise ValueError("relabelling rewrites rewards, not a task in the observation: with task_observable, relabel.kind must be 'none'")
+            raise ValueError(
+                "relabelling rewrites rewards, not a task in the observation: with task_observable, relabel.kind must be 'none'"
+            )
         return self
 
     @property
@@ -199,7 +202,9 @@ def load_agent(name: str | Path) -> AgentCard:
     elif text in agent_names():
         path = register_folder("agents") / f"{text}.toml"
     else:
-        raise CardError(f"unknown agent {text!r}{nearest(text, agent_names())}; accepted: {', '.join(agent_names())}, or the path of a TOML file")
+        raise CardError(
+            f"unknown agent {text!r}{nearest(text, agent_names())}; accepted: {', '.join(agent_names())}, or the path of a TOML file"
+        )
     content = read_toml(path)
     if "path" in content:
         raise CardError(f"{path}: unknown key 'path'")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,7 +21,7 @@ class Goal(CardModel):
     kind: Literal["velocity", "planar_goal"]
     low: float
     high: float
-    radius: float | None = Field(None, gt=0, description="planar goals: distance of the goals from the origin, m")
+    radius: float | None = Field(default=None, gt=0, description="planar goals: distance of the goals from the origin, m")
 
 
 class Reward(CardModel):
@@ -31,8 +31,8 @@ class Reward(CardModel):
     radius: float = Field(gt=0, description="the sparse reward's and the success rule's radius")
     inside: float = Field(description="sparse: reward inside the radius is `inside - err`")
     outside: float = Field(description="sparse: reward outside the radius, the same number for every task")
-    sparse_control_cost: float = Field(0.0, ge=0, description="weight of sum(action^2) in the sparse reward")
-    dense_control_cost: float = Field(0.0, ge=0, description="weight of sum(action^2) in the dense reward")
+    sparse_control_cost: float = Field(default=0.0, ge=0, description="weight of sum(action^2) in the sparse reward")
+    dense_control_cost: float = Field(default=0.0, ge=0, description="weight of sum(action^2) in the dense reward")
 
 
 class Tasks(CardModel):
@@ -122,7 +122,7 @@ def _published(name: str) -> Path:
     return register_folder("envs") / f"{name}.toml"
 
 
-@lru_cache(maxsize=None)
+@cache
 def _read_cached(path: Path, modified: int) -> FamilyCard:
     return validate(FamilyCard, read_toml(path), str(path))
 

@@ -91,7 +91,13 @@ class RunLog:
         self._last_line = float("-inf")
         self._bar: Progress | None = None
         if not quiet and self.console.is_terminal:
-            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            columns = (
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=20),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+            )
             self._bar = Progress(*columns, TextColumn("{task.fields[state]}"), console=self.console, transient=False)
             self._task = self._bar.add_task(title, total=iterations, completed=iteration, state="")
 
@@ -122,19 +128,29 @@ class RunLog:
         elapsed = max(now - began, 1e-9)
         left = elapsed / max(iteration - first_iteration, 1) * (self.iterations - iteration)
         state = f"{steps} steps, {(steps - first_steps) / elapsed:.0f} steps/s"
-        scores = [f"{name.removeprefix('eval/')} {value:.4g}" for name, value in row.items() if name.startswith("eval/")]
+        scores = _scores_text(row)
         if self._bar is not None:
             self._bar.update(self._task, completed=iteration, state=f"{state}, {_clock(left)} left")
             if scores:
-                self._bar.console.print(f"iteration {iteration}, {steps} steps: {', '.join(scores)}")
+                self._bar.console.print(f"iteration {iteration}, {steps} steps: {scores}")
         elif not self.quiet and (scores or now - self._last_line >= LINE_INTERVAL or iteration == self.iterations):
             self._last_line = now
-            self.line(f"iteration {iteration}/{self.iterations}, {state}, {_clock(left)} left{''.join(f', {text}' for text in scores)}")
+            self.line(f"iteration {iteration}/{self.iterations}, {state}, {_clock(left)} left{scores and f', {scores}'}")
 
     def line(self, text: str) -> None:
         """One line on standard error, unless quiet."""
         if not self.quiet:
             self.console.print(f"{self.title}: {text}", markup=False, soft_wrap=True)
+
+
+def _scores_text(row: dict[str, float]) -> str:
+    """`test return -80.1/-62.3/-60.0, test success 0/0.1/0.2`: one number for each episode of the trial; empty without scores."""
+    parts: dict[str, list[str]] = {}
+    for name, value in row.items():
+        if name.startswith("eval/"):
+            what, _, _ = name.removeprefix("eval/").rpartition("_")
+            parts.setdefault(what.replace("_", " "), []).append(f"{value:.4g}")
+    return ", ".join(f"{what} {'/'.join(values)}" for what, values in parts.items())
 
 
 def _clock(seconds: float) -> str:

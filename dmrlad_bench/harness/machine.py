@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -71,12 +72,15 @@ def diagnosis() -> dict[str, str]:
 def _renderer() -> str:
     """Whether MuJoCo can draw here. Tried in a process of its own: a missing display may abort it."""
     chosen = f"MUJOCO_GL={os.environ.get('MUJOCO_GL', '(not set)')}"
-    script = "import mujoco; context = mujoco.GLContext(64, 64); context.make_current(); print(type(context).__module__)"
+    script = (
+        "import mujoco; model = mujoco.MjModel.from_xml_string('<mujoco/>'); data = mujoco.MjData(model); "
+        "renderer = mujoco.Renderer(model, 32, 32); renderer.update_scene(data); renderer.render()"
+    )
     try:
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     except subprocess.TimeoutExpired:
         return f"{chosen}: no answer within 60 s"
     if done.returncode == 0:
-        return f"{chosen}: {done.stdout.strip()} works"
-    fault = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-    return f"{chosen}: does not work: {fault}"
+        return f"{chosen}: draws"
+    fault = re.search(r"\w*Error: .*", done.stderr)
+    return f"{chosen}: does not draw: {fault[0] if fault else f'exit code {done.returncode}'}"

@@ -145,10 +145,9 @@ def settle(config: RunConfig, folder: Path) -> None:
         return
     recorded, asked = (dict(_leaves(entry.model_dump(mode="json"))) for entry in (read_config(folder), config))
     for key in recorded | asked:
-        if recorded.get(key) != asked.get(key):
-            raise CardError(
-                f"{path}: cannot resume with another configuration: key {key!r} is {recorded.get(key)!r} there, asked for {asked.get(key)!r}"
-            )
+        there, here = recorded.get(key), asked.get(key)
+        if there != here:
+            raise CardError(f"{path}: cannot resume with another configuration: key {key!r} is {there!r} there, asked for {here!r}")
 
 
 def _leaves(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
