@@ -101,9 +101,23 @@ def test_stored_beliefs_are_those_of_the_windows_before_each_step() -> None:
             np.testing.assert_allclose(agent.replay.belief[trial, step].numpy(), expected.mean[0], rtol=1e-3, atol=1e-4)
 
 
-def test_acting_beliefs_equal_stored_ones() -> None:
+def test_stored_beliefs_carry_their_deviations_where_the_card_says_so() -> None:
+    agent = agent_of(actor_critic={"belief_input": "mean_and_deviation"})
+    agent.learn(trials_of(0))
+    assert agent.inference is not None
+    transitions = agent.replay.transitions(torch.tensor(0), slice(None)).numpy()
+    for step in range(STEPS + 1):
+        expected = window_belief(agent.inference.encoder, transitions[max(0, step - 3) : step])
+        np.testing.assert_allclose(
+            agent.replay.belief[0, step].numpy(), np.concatenate([expected.mean[0], expected.deviation[0]]), rtol=1e-3, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("belief_input", ["mean", "mean_and_deviation"])
+@pytest.mark.parametrize("window", [0, 3])
+def test_acting_beliefs_equal_stored_ones(belief_input: str, window: int) -> None:
     """An agent that lives a stored trial acts on the beliefs that training reads."""
-    agent = agent_of()
+    agent = agent_of(actor_critic={"belief_input": belief_input}, inference={"window": window})
     trials = trials_of(0)
     agent.learn(trials)
     agent.begin_trial(8)
@@ -158,7 +172,8 @@ SAVED = [{}, {"actor_critic": {"critic": "scalar", "temperature": "latent"}}, {"
 
 @pytest.mark.parametrize("sections", SAVED)
 def test_a_restored_agent_acts_and_learns_the_same(sections: dict[str, Any]) -> None:
-    first, second = agent_of(0, **sections), agent_of(1, **sections)
+    small = {**sections, "schedule": {"replay_trials": 40}}
+    first, second = agent_of(0, **small), agent_of(1, **small)
     shards = []
     for seed in range(3):  # 8 trials and 8 copies each; the ring of 40 wraps
         first.learn(trials_of(seed))

@@ -98,6 +98,17 @@ def test_training_that_still_improves_runs_to_the_end() -> None:
     assert metrics["validation_reward_error"] < float(before[1])
 
 
+def test_training_that_only_harms_gives_back_where_it_started() -> None:
+    """Beliefs then stay as the policy knows them, optimiser and all."""
+    inference = inference_of()
+    inference.fit(turning_bad(10**6), segments_of(99), 40, generator_of(0))
+    before = copy.deepcopy(inference.state_dict())
+    metrics = inference.fit(turning_bad(0), segments_of(99), 1000, generator_of(2))
+    assert metrics["reconstruction_updates"] == 10
+    for part in ("encoder", "decoder", "optimiser"):
+        assert_same_state(inference.state_dict()[part], before[part])
+
+
 def test_reported_errors_are_those_of_the_weights_given_back() -> None:
     inference = inference_of()
     generator = generator_of(2)

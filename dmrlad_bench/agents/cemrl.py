@@ -153,24 +153,22 @@ class Cemrl:
         held_out = np.zeros(count, dtype=bool)
         amount = max(1, round(self.config.inference.validation_share * count))
         held_out[self.numpy_generator.permutation(count)[:amount]] = True
-        fields = {name: value for name, value in vars(trials).items()}
-        originals = {name: torch.as_tensor(value, device=self.device) for name, value in {**fields, "held_out": held_out}.items()}
-        slots = self.replay.add(originals)
+        fields = {**vars(trials), "held_out": held_out, "copy": np.zeros(count, dtype=bool)}
+        slots = self.replay.add({name: torch.as_tensor(value, device=self.device) for name, value in fields.items()})
         self._fresh = slots
         if self.relabeller is None:
             return {}
-        chosen = self.relabeller.draw(slots, self.replay, self.inference, self.learner, self.generator)
-        tasks = self.relabeller.hindsight.tasks
-        copies = {name: value.repeat_interleave(chosen.shape[1], 0) for name, value in originals.items()}
-        copies["task_index"] = chosen.reshape(-1)
-        rewards = self.relabeller.hindsight.reward(copies["outcome"], tasks[copies["task_index"]].unsqueeze(1)).float()
-        lived = torch.arange(self.replay.steps, device=self.device) < copies["length"].unsqueeze(-1)
-        copies["reward"] = rewards * lived
+        sources = slots
+        if self.config.relabel.revisited and self.replay.size > count:
+            sources = torch.cat([slots, self.replay.draw_originals(self.config.relabel.revisited, self.generator)])
+        chosen = self.relabeller.draw(sources, self.replay, self.inference, self.learner, self.generator)
+        source, task = sources.repeat_interleave(chosen.shape[1]), chosen.flatten()
+        copies = {name: value[source] for name, value in self.replay.data.items()}
+        copies["task_index"], copies["copy"] = task, torch.ones_like(task, dtype=torch.bool)
+        rewards = self.relabeller.hindsight.reward(copies["outcome"], self.relabeller.hindsight.tasks[task].unsqueeze(1)).float()
+        copies["reward"] = rewards * self.replay.lived(source)
         self._fresh = torch.cat([slots, self.replay.add(copies)])
-        return {
-            "relabelled_return": float(copies["reward"].sum(-1).mean()),
-            "relabelled_tasks": float(len(torch.unique(copies["task_index"]))),
-        }
+        return {"relabelled_return": float(copies["reward"].sum(-1).mean()), "relabelled_tasks": float(len(torch.unique(task)))}
 
     def _reconstruct(self, inference: TaskInference) -> Metrics:
         config, difference = inference.config, inference.config.state_target == "difference"

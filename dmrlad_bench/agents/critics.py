@@ -12,6 +12,7 @@ from torch.nn import functional
 from dmrlad_bench.agents.networks import MLP, Linear
 from dmrlad_bench.cards.agent import ActorCritic
 
+
 @dataclass(frozen=True)
 class Fractions:
     """A partition of [0, 1] for every row of a batch.

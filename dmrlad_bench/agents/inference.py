@@ -146,9 +146,9 @@ class TaskInference:
         terms = negative_elbo(belief, self.encoder.prior(), state_error, reward_error, self.weights, self.config)
         if self.config.class_labels and segments.task_class is not None:
             labels = segments.task_class.unsqueeze(-1).expand(segments.target.shape)
-            terms = terms + functional.nll_loss(belief.classes.clamp(min=1e-8).log().flatten(0, 1), labels.flatten(), reduction="none").view(
-                terms.shape
-            )
+            terms = terms + functional.nll_loss(
+                belief.classes.clamp(min=1e-8).log().flatten(0, 1), labels.flatten(), reduction="none"
+            ).view(terms.shape)
         present = segments.target.to(terms.dtype)
         count = present.sum().clamp(min=1.0)
         mean_state = ((belief.classes * state_error).sum(-1) * present).sum() / count
@@ -214,7 +214,9 @@ class TaskInference:
         return float(loss - current + even), float(state_error), float(reward_error)
 
     def _snapshot(self) -> dict[str, Any]:
-        return copy.deepcopy({"encoder": self.encoder.state_dict(), "decoder": self.decoder.state_dict(), "optimiser": self.optimiser.state_dict()})
+        return copy.deepcopy(
+            {"encoder": self.encoder.state_dict(), "decoder": self.decoder.state_dict(), "optimiser": self.optimiser.state_dict()}
+        )
 
     def _restore(self, snapshot: dict[str, Any]) -> None:
         self.encoder.load_state_dict(snapshot["encoder"])

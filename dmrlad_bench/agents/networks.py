@@ -78,8 +78,8 @@ class TanhGaussianPolicy(nn.Module):
 @torch.no_grad()
 def polyak_average(target: nn.Module, online: nn.Module, rate: float) -> None:
     """target <- (1 - rate) target + rate online, for every parameter."""
-    targets = list(target.parameters())
-    torch._foreach_lerp_(targets, list(online.parameters()), rate)
+    for average, parameter in zip(target.parameters(), online.parameters(), strict=True):
+        average.lerp_(parameter, rate)
 
 
 def adam(parameters: Iterator[nn.Parameter] | Sequence[nn.Parameter], learning_rate: float) -> torch.optim.Adam:

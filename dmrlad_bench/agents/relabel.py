@@ -70,9 +70,7 @@ def hindsight_beliefs(
     return encoder.of_windows(rows).point(with_deviation)
 
 
-def utility(
-    learner: SoftActorCritic, belief: Tensor, start: Tensor, generator: torch.Generator
-) -> Tensor:
+def utility(learner: SoftActorCritic, belief: Tensor, start: Tensor, generator: torch.Generator) -> Tensor:
     """U: mean over start observations of Q(s0, a ~ pi(.|s0, z), z), the mean over fractions of the minimum of the twins.
 
     Args:
@@ -86,9 +84,9 @@ def utility(
     """
     count, tasks, latent = belief.shape
     starts = start.shape[1]
-    state = torch.cat(
-        [start.unsqueeze(0).expand(count, -1, -1, -1), belief.unsqueeze(2).expand(-1, -1, starts, -1)], -1
-    ).reshape(count * tasks * starts, start.shape[-1] + latent)
+    state = torch.cat([start.unsqueeze(0).expand(count, -1, -1, -1), belief.unsqueeze(2).expand(-1, -1, starts, -1)], -1).reshape(
+        count * tasks * starts, start.shape[-1] + latent
+    )
     action, _ = learner.policy.sample(state, generator)
     return learner.value(state, action, generator, risk_neutral=True).view(count, tasks, starts).mean(-1)
 

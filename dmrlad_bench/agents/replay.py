@@ -17,7 +17,7 @@ from dmrlad_bench.agents.inference import Segments
 from dmrlad_bench.agents.interface import Problem
 
 SMALLEST_DEVIATION = 1e-3
-SHARD_KEYS = ("observation", "next_observation", "action", "reward", "terminated", "outcome", "episode", "task_index", "length", "held_out")
+SHARD_KEYS = ("observation", "next_observation", "action", "reward", "terminated", "outcome", "episode", "task_index", "length", "held_out", "copy")
 
 
 class Statistics:
@@ -77,7 +77,7 @@ class Statistics:
 class TrialReplay:
     """Ring buffer of `capacity` trials of up to `steps` steps.
 
-    `held_out` trials validate task inference; a relabelled copy lies on its original's side.
+    `held_out` trials validate task inference; a relabelled copy (`copy`) lies on its original's side.
     """
 
     def __init__(self, problem: Problem, capacity: int, belief_dim: int, device: torch.device) -> None:
@@ -97,6 +97,7 @@ class TrialReplay:
             "task_index": ((), torch.int64),
             "length": ((), torch.int64),
             "held_out": ((), torch.bool),
+            "copy": ((), torch.bool),
         }
         self.data = {name: torch.zeros((capacity, *shape), dtype=kind, device=device) for name, (shape, kind) in shapes.items()}
         self.belief = torch.zeros((capacity, self.steps + 1, belief_dim), device=device)
@@ -130,6 +131,11 @@ class TrialReplay:
         for side in (False, True):
             members = self.trials[self.data["held_out"][: self.size] == side]
             self._sides[side] = (members, (lengths[members]).cumsum(0))
+
+    def draw_originals(self, count: int, generator: torch.Generator) -> Tensor:
+        """Slots `(count,)` of trials stored as they were lived, drawn with replacement."""
+        originals = self.trials[~self.data["copy"][: self.size]]
+        return originals[torch.randint(len(originals), (count,), generator=generator, device=self.device)]
 
     def draw_steps(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Trial and step indices `(count,)` of steps drawn uniformly."""
@@ -189,7 +195,10 @@ class TrialReplay:
         """Normalised (o, a, r, o') at stored places."""
         data = self.data
         return self.statistics.transition(
-            data["observation"][trial, step], data["action"][trial, step], data["reward"][trial, step], data["next_observation"][trial, step]
+            data["observation"][trial, step],
+            data["action"][trial, step],
+            data["reward"][trial, step],
+            data["next_observation"][trial, step],
         )
 
     def lived(self, trial: Tensor) -> Tensor:

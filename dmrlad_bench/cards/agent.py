@@ -102,6 +102,7 @@ class Relabel(CardModel):
     utility_batch: int = Field(default=256, ge=1, description="start observations a utility is averaged over")
     normaliser_trials: int = Field(default=20, ge=1, description="M, stored trials that log Z of a task is estimated from")
     copies: int = Field(default=1, ge=1, description="relabelled copies of every collected trial")
+    revisited: int = Field(default=0, ge=0, description="trials of earlier iterations that each iteration relabels once more")
 
 
 class Exploration(CardModel):

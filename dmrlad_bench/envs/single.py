@@ -25,7 +25,7 @@ class DMRLADEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     reward), `dense_reward`, `sparse_reward`. At reset: `task`.
     """
 
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (Gymnasium reads it from the class)
+    metadata: dict[str, Any] = {"render_modes": []}
 
     def __init__(
         self,
