@@ -96,11 +96,15 @@ class Reference:
         )
         config, alpha = self.config, math.exp(self.log_alpha)
         self.step += 1
-        next_action, next_density = self.policy("target_policy", self.parameters["target_policy"], following, recording.noise["target_policy"])
+        next_action, next_density = self.policy(
+            "target_policy", self.parameters["target_policy"], following, recording.noise["target_policy"]
+        )
         here = ahead = (None, None)
         if self.quantile:
             here, ahead = recording.of(batch.state, batch.action), recording.of(batch.next_state, next_action.float())
-        twins = [self.critic("target_critics", self.parameters["target_critics"], twin, following, next_action, ahead[1]) for twin in range(2)]
+        twins = [
+            self.critic("target_critics", self.parameters["target_critics"], twin, following, next_action, ahead[1]) for twin in range(2)
+        ]
         soft = torch.minimum(*twins) - alpha * (next_density.unsqueeze(-1) if self.quantile else next_density)
         keep = config.discount * (1 - over)
         target = reward.unsqueeze(-1) + keep.unsqueeze(-1) * soft if self.quantile else reward + keep * soft

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from toy_problem import random_trials, small_config, toy_problem
 
 from dmrlad_bench.agents.cemrl import Cemrl
@@ -50,24 +51,51 @@ def test_point_beliefs_change_with_every_step() -> None:
 
 
 def test_sampled_beliefs_are_held_over_an_episode_and_redrawn_for_the_next() -> None:
-    actions = episodes_of(agent_of(posterior_share=1.0), 4)
+    actions = episodes_of(agent_of(sampled_share=1.0), 4)
     assert changes(actions) == [False] * 5
     assert (actions[0, 0] != actions[1, 0]).any(-1).all()
     assert len(np.unique(actions[0, 0], axis=0)) == 4  # a draw for every environment
 
 
-@pytest.mark.parametrize(("interval", "expected"), [(2, [False, True, False, True, False]), (1, [True] * 5), (3, [False, False, True, False, False])])
+@pytest.mark.parametrize(
+    ("interval", "expected"), [(2, [False, True, False, True, False]), (1, [True] * 5), (3, [False, False, True, False, False])]
+)
 def test_sampled_beliefs_are_redrawn_at_the_interval(interval: int, expected: list[bool]) -> None:
-    assert changes(episodes_of(agent_of(posterior_share=1.0, resample_interval=interval), 4)) == expected
+    assert changes(episodes_of(agent_of(sampled_share=1.0, resample_interval=interval), 4)) == expected
 
 
 def test_sampling_is_for_the_given_share_of_trials_and_never_for_evaluation() -> None:
-    agent = agent_of(posterior_share=0.25)
+    agent = agent_of(sampled_share=0.25)
     actions = episodes_of(agent, 400, count=1)[0]
     assert (actions == actions[0]).all((0, 2)).mean() == pytest.approx(0.25, abs=0.07)
     tested = episodes_of(agent, 3, iteration=None)
     assert changes(tested) == [True] * 5
     np.testing.assert_allclose(tested, tested[:, :, [0, 0, 0]], atol=1e-5)
+
+
+def test_stored_beliefs_are_those_of_the_best_trial_of_a_random_task() -> None:
+    agent = agent_of(sampled_share=1.0, sampled_from="stored")
+    actions = episodes_of(agent, 200)
+    assert changes(actions) == [False] * 5
+    data = {name: value[: agent.replay.size] for name, value in agent.replay.data.items()}
+    expected = []
+    for task in np.unique(data["task_index"]):
+        own = np.flatnonzero(data["task_index"].numpy() == task)
+        best = own[data["reward"][own].sum(-1).numpy().argmax()]
+        state = torch.cat([torch.full((3,), 0.5), agent.replay.belief[best, data["length"][best]]])
+        with torch.no_grad():
+            expected.append(agent.learner.policy.mode(state).numpy())
+    for episode in actions[:, 0]:
+        distance = np.abs(episode[:, None] - np.array(expected)).max(-1)
+        np.testing.assert_allclose(distance.min(-1), 0.0, atol=1e-5)
+        assert set(distance.argmin(-1)) == set(range(len(expected)))  # every task is tried
+
+
+def test_without_stored_trials_beliefs_are_sampled_from_the_prior() -> None:
+    agent = Cemrl(small_config(exploration={"sampled_share": 1.0, "sampled_from": "stored"}), PROBLEM, np.random.SeedSequence(0), "cpu")
+    actions = episodes_of(agent, 4, iteration=1)
+    assert changes(actions) == [False] * 5
+    assert len(np.unique(actions[0, 0], axis=0)) == 4
 
 
 def driven_share(agent: Cemrl, iteration: int | None) -> float:

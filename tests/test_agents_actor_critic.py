@@ -12,8 +12,8 @@ import pytest
 import torch
 from actor_critic_reference import NETWORKS, Recording, Reference
 from agent_references import array, network
-from toy_problem import generator_of
 from torch import Tensor
+from toy_problem import generator_of
 
 from dmrlad_bench.agents.actor_critic import Batch, SoftActorCritic
 from dmrlad_bench.cards.agent import ActorCritic
@@ -35,7 +35,14 @@ def batch_of(seed: int = 0, size: int = 12) -> Batch:
     drawn = generator_of(seed)
     state, following = torch.randn(size, STATE_DIM, generator=drawn), torch.randn(size, STATE_DIM, generator=drawn)
     action = torch.tanh(torch.randn(size, ACTION_DIM, generator=drawn))
-    return Batch(state, following, state[:, -BELIEF_DIM:], action, torch.randn(size, generator=drawn), (torch.rand(size, generator=drawn) < 0.3).float())
+    return Batch(
+        state,
+        following,
+        state[:, -BELIEF_DIM:],
+        action,
+        torch.randn(size, generator=drawn),
+        (torch.rand(size, generator=drawn) < 0.3).float(),
+    )
 
 
 @pytest.mark.parametrize("changes", [{"critic": "scalar"}, {"critic": "quantile"}, {"critic": "quantile", "fractions": "fixed"}])
@@ -115,7 +122,9 @@ def test_a_scalar_trunk_is_the_configured_network() -> None:
         np.testing.assert_allclose(array(learner.critics(batch.state, batch.action)[twin]), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("changes", [{"critic": "scalar"}, {"temperature": "latent"}, {"temperature": "fixed"}, {"risk": "cvar", "risk_parameter": 0.5}])
+@pytest.mark.parametrize(
+    "changes", [{"critic": "scalar"}, {"temperature": "latent"}, {"temperature": "fixed"}, {"risk": "cvar", "risk_parameter": 0.5}]
+)
 def test_a_restored_learner_goes_on_the_same(changes: dict[str, Any]) -> None:
     first, second = learner_of(0, **changes), learner_of(1, **changes)
     for update in range(2):

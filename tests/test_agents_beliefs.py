@@ -25,7 +25,15 @@ every_design = pytest.mark.parametrize(("kind", "merge", "window"), DESIGNS)
 
 def encoder_of(kind: str, merge: str, window: int, seed: int = 0) -> ContextEncoder:
     """An encoder of three classes whose heads are spread out, so that no two classes or transitions look alike."""
-    content = {"encoder": kind, "merge": merge, "window": window, "classes": 3, "latent_dim": 2, "encoder_hidden": (6, 5), "prior": "learned"}
+    content = {
+        "encoder": kind,
+        "merge": merge,
+        "window": window,
+        "classes": 3,
+        "latent_dim": 2,
+        "encoder_hidden": (6, 5),
+        "prior": "learned",
+    }
     encoder = ContextEncoder(Inference.model_validate(content), TRANSITION_DIM, generator_of(seed))
     with torch.no_grad():
         encoder.class_head.weight.mul_(3.0)

@@ -1,8 +1,7 @@
-"""The composed agent: what an iteration stores and learns, beliefs while acting, saving, forking, divergence."""
+"""The composed agent: what an iteration stores and learns, beliefs while acting, divergence."""
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from typing import Any
 
@@ -10,44 +9,13 @@ import numpy as np
 import pytest
 import torch
 from agent_references import window_belief
-from toy_problem import random_trials, small_config, toy_problem, toy_reward
+from toy_agents import PROBLEM, STORE_ONLY, agent_of, lived, trials_of
+from toy_problem import random_trials, small_config, toy_reward
 
 from dmrlad_bench.agents.build import build_agent
-from dmrlad_bench.agents.cemrl import Cemrl
-from dmrlad_bench.agents.interface import Agent, Diverged, Problem, Transition, Trials
+from dmrlad_bench.agents.interface import Agent, Diverged, Transition
 
-PROBLEM = toy_problem()
 STEPS = PROBLEM.horizon * PROBLEM.episodes_per_trial
-STORE_ONLY = {"reconstruction_updates": 0, "policy_updates": 0}
-
-
-def agent_of(seed: int = 0, problem: Problem = PROBLEM, **sections: dict[str, Any]) -> Cemrl:
-    agent = build_agent(small_config(**sections), problem, np.random.SeedSequence(seed), "cpu")
-    assert isinstance(agent, Cemrl)
-    return agent
-
-
-def trials_of(seed: int, count: int = 8) -> Trials:
-    return random_trials(PROBLEM, count, seed, length=np.resize([10, 4, 7, 9], count))
-
-
-def transition_of(seed: int, num_envs: int, active: np.ndarray | None = None) -> Transition:
-    drawn = np.random.default_rng(seed)
-    nothing = np.zeros(num_envs, dtype=bool)
-    observation, following = drawn.normal(size=(2, num_envs, 3))
-    active = np.ones(num_envs, dtype=bool) if active is None else active
-    return Transition(observation, drawn.uniform(-1, 1, (num_envs, 2)), drawn.normal(size=num_envs), following, nothing, nothing, active)
-
-
-def lived(agent: Cemrl, deterministic: bool = False, steps: int = 4) -> np.ndarray:
-    """Actions `(steps, 3, 2)` of one trial in which three environments always report the same."""
-    agent.begin_trial(3)
-    agent.begin_episode()
-    actions = []
-    for step in range(steps):
-        actions.append(agent.act(np.full((3, 3), 0.1 * step), deterministic))
-        agent.observe(transition_of(step, 3))
-    return np.stack(actions)
 
 
 def test_copies_are_filed_under_their_new_task_with_its_rewards() -> None:
@@ -68,6 +36,27 @@ def test_copies_are_filed_under_their_new_task_with_its_rewards() -> None:
     assert data["held_out"][:8].sum() == 2  # a fifth of eight, rounded
     assert metrics["relabelled_return"] == pytest.approx(expected.sum(-1).mean(), rel=1e-5)
     assert metrics["relabelled_tasks"] == len(np.unique(tasks))
+
+
+def test_lived_trials_and_copies_are_told_apart_and_earlier_ones_are_relabelled_again() -> None:
+    agent = agent_of(schedule={**STORE_ONLY, "replay_trials": 200}, relabel={"revisited": 5})
+    first, second = trials_of(0), trials_of(1)
+    for trials in (first, second):
+        agent.learn(trials)
+    assert agent.replay.size == 16 + 16 + 5  # there was nothing to revisit in the first iteration
+    copies = agent.replay.data["copy"][:37].numpy()
+    np.testing.assert_array_equal(copies, [*[False] * 8, *[True] * 8, *[False] * 8, *[True] * 13])
+    lived_trials = np.concatenate([first.observation, second.observation])
+    held_out = np.concatenate([agent.replay.data["held_out"][:8], agent.replay.data["held_out"][16:24]])
+    for slot in range(32, 37):
+        match = (agent.replay.data["observation"][slot].numpy() == lived_trials).all((1, 2))
+        assert match.sum() == 1
+        assert match[:8].any()  # of an earlier iteration, not of this one once more
+        assert bool(agent.replay.data["held_out"][slot]) == held_out[match][0]
+        task = agent.problem.train_tasks[int(agent.replay.data["task_index"][slot])]
+        length = int(agent.replay.data["length"][slot])
+        outcome = agent.replay.data["outcome"][slot].numpy()
+        np.testing.assert_allclose(agent.replay.data["reward"][slot, :length], toy_reward(outcome, task)[:length], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("without", [{"relabel": {"kind": "none"}}, {"problem": replace(PROBLEM, relabelable=False)}])
@@ -129,23 +118,27 @@ def test_acting_beliefs_equal_stored_ones(belief_input: str, window: int) -> Non
         with torch.no_grad():
             expected = agent.learner.policy.mode(state).numpy()
         np.testing.assert_allclose(agent.act(trials.observation[:, step], True)[active], expected[active], rtol=1e-3, atol=1e-4)
-        parts = (trials.observation, trials.action, trials.reward, trials.next_observation, trials.terminated, trials.terminated)
-        agent.observe(Transition(*(part[:, step] for part in parts), active))
+        parts = (trials.observation, trials.action, trials.reward, trials.next_observation, trials.terminated)
+        observation, action, reward, following, terminated = (part[:, step] for part in parts)
+        agent.observe(Transition(observation, action, reward, following, terminated, terminated, active))
 
 
 def test_learning_lowers_the_reconstruction_error_and_counts_its_updates() -> None:
-    agent = agent_of(
-        inference={"learning_rate": 1e-2, "validation_interval": 20, "patience": 100}, schedule={"reconstruction_updates": 60, "policy_updates": 2}
-    )
     trials = random_trials(PROBLEM, 20, 0)
     trials = replace(trials, next_observation=0.5 * trials.observation)
-    metrics = [agent.learn(trials) for _ in range(2)]
-    assert metrics[1]["reconstruction"] < metrics[0]["reconstruction"]
-    assert metrics[1]["validation_state_error"] < 0.5 * metrics[0]["validation_state_error"]
-    assert agent.gradient_updates == sum(entry["reconstruction_updates"] for entry in metrics) + 4
-    assert {"critic", "policy", "temperature", "entropy", "value"} <= metrics[0].keys()
-    assert all(np.isfinite(value) for entry in metrics for value in entry.values())
-    assert agent.phase_seconds.keys() == {"relabel", "reconstruct", "re-infer", "improve"}
+    errors = {}
+    for updates in (1, 80):
+        agent = agent_of(
+            inference={"learning_rate": 1e-2, "validation_interval": 20, "patience": 100},
+            schedule={"reconstruction_updates": updates, "policy_updates": 2},
+        )
+        metrics = agent.learn(trials)
+        errors[updates] = metrics["validation_state_error"]
+        assert agent.gradient_updates == updates + 2 == metrics["reconstruction_updates"] + 2
+        assert {"critic", "policy", "temperature", "entropy", "value"} <= metrics.keys()
+        assert all(np.isfinite(value) for value in metrics.values())
+        assert agent.phase_seconds.keys() == {"relabel", "reconstruct", "re-infer", "improve"}
+    assert errors[80] < 0.5 * errors[1]
 
 
 def test_an_agent_without_inference_learns_on_observations_alone() -> None:
@@ -167,82 +160,15 @@ def test_actions_depend_on_the_context_and_the_trial_ends_it() -> None:
     assert np.abs(first).max() <= 1.0
 
 
-SAVED = [{}, {"actor_critic": {"critic": "scalar", "temperature": "latent"}}, {"actor_critic": {"fractions": "learned"}}, {"relabel": {"kind": "random"}}]
-
-
-@pytest.mark.parametrize("sections", SAVED)
-def test_a_restored_agent_acts_and_learns_the_same(sections: dict[str, Any]) -> None:
-    small = {**sections, "schedule": {"replay_trials": 40}}
-    first, second = agent_of(0, **small), agent_of(1, **small)
-    shards = []
-    for seed in range(3):  # 8 trials and 8 copies each; the ring of 40 wraps
-        first.learn(trials_of(seed))
-        shards.append(copy.deepcopy(first.new_replay_shard()))
-    second.load_state_dict(copy.deepcopy(first.state_dict()))
-    second.load_replay_shards(shards)
-    first_metrics, second_metrics = (agent.learn(trials_of(9)) for agent in (first, second))
-    assert first_metrics == second_metrics
-    np.testing.assert_array_equal(lived(first), lived(second))
-    for one, other in zip(first.learner.policy.parameters(), second.learner.policy.parameters(), strict=True):
-        assert torch.equal(one, other)
-    assert second.gradient_updates == first.gradient_updates
-
-
-def test_a_restored_agent_acts_the_same_before_it_learns() -> None:
-    first, second = agent_of(0), agent_of(1)
-    first.learn(trials_of(0))
-    second.load_state_dict(copy.deepcopy(first.state_dict()))
-    np.testing.assert_array_equal(lived(first), lived(second))
-
-
-def test_shards_rebuild_a_ring_that_one_iteration_wraps() -> None:
-    """Fewer places than an iteration stores with its copies: the record must still be readable."""
-    small = {"schedule": {**STORE_ONLY, "replay_trials": 12}}
-    first, second = agent_of(0, **small), agent_of(1, **small)
-    first.learn(trials_of(0))
-    shard = first.new_replay_shard()
-    assert shard is not None
-    second.load_replay_shards([shard])
-    for name, value in first.replay.data.items():
-        assert torch.equal(value, second.replay.data[name])
-
-
-def test_a_fork_disturbs_nothing() -> None:
-    agent, undisturbed = agent_of(), agent_of()
-    for entry in (agent, undisturbed):
-        entry.learn(trials_of(0))
-        entry.begin_trial(3)
-        entry.begin_episode()
-        entry.act(np.zeros((3, 3)), False)
-        entry.observe(transition_of(0, 3))
-    fork = agent.fork(np.random.SeedSequence(5))
-    lived(fork)
-    fork.begin_training_trial(2, 1)
-    fork.begin_episode()
-    fork.act(np.zeros((2, 3)), False)
-    for step in range(3):
-        np.testing.assert_array_equal(agent.act(np.zeros((3, 3)), False), undisturbed.act(np.zeros((3, 3)), False))
-        for entry in (agent, undisturbed):
-            entry.observe(transition_of(step, 3))
-    assert agent.learn(trials_of(1)) == undisturbed.learn(trials_of(1))
-
-
-def test_a_fork_acts_with_the_agent_s_parameters_and_its_own_noise() -> None:
-    agent = agent_of()
-    agent.learn(trials_of(0))
-    first, same, other = (agent.fork(np.random.SeedSequence(seed)) for seed in (5, 5, 6))
-    np.testing.assert_array_equal(lived(first), lived(same))
-    assert not np.array_equal(lived(first), lived(other))
-    np.testing.assert_array_equal(lived(first, deterministic=True), lived(agent, deterministic=True))
-
-
 def test_equal_seeds_give_equal_agents_and_others_do_not() -> None:
     metrics = [agent_of(seed).learn(trials_of(0)) for seed in (0, 0, 1)]
     assert metrics[0] == metrics[1]
     assert metrics[0] != metrics[2]
 
 
-@pytest.mark.parametrize(("sections", "loss"), [({}, "reconstruction"), ({"inference": {"kind": "none"}, "relabel": {"kind": "none"}}, "critic")])
+@pytest.mark.parametrize(
+    ("sections", "loss"), [({}, "reconstruction"), ({"inference": {"kind": "none"}, "relabel": {"kind": "none"}}, "critic")]
+)
 def test_a_reward_that_is_no_number_stops_learning_and_names_the_loss(sections: dict[str, Any], loss: str) -> None:
     agent, trials = agent_of(**sections), trials_of(0)
     trials.reward[:, 0] = np.nan

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from toy_problem import random_trials, small_config, toy_problem
 
 from dmrlad_bench.agents.cemrl import Cemrl
@@ -15,7 +16,7 @@ from dmrlad_bench.cards.agent import ActorCritic, Exploration, Inference, Relabe
 
 PROBLEM = toy_problem(task_classes=np.array([0, 1, 1, 0]))
 CLASSES = {"inference.classes": 2}
-SAMPLING = {"exploration.posterior_share": 1.0}
+SAMPLING = {"exploration.sampled_share": 1.0}
 NOISE = {"exploration.initial": "coloured"}
 CAUTIOUS = {"actor_critic.risk": "cvar", "actor_critic.risk_parameter": 0.5}
 EAGER = {"relabel.draw": "greedy", "relabel.copies": 2, "actor_critic.learning_rate": 3e-2, "schedule.policy_updates": 20}
@@ -69,13 +70,15 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "relabel.utility_batch": (4, {}),
     "relabel.normaliser_trials": (5, {}),
     "relabel.copies": (2, {}),
+    "relabel.revisited": (3, {}),
     "exploration.initial": ("coloured", {}),
     "exploration.initial_iterations": (2, NOISE),
     "exploration.colour_low": (1.5, NOISE),
     "exploration.colour_high": (0.5, NOISE),
     "exploration.constant_share": (1.0, NOISE),
     "exploration.coloured_share": (1.0, {}),
-    "exploration.posterior_share": (1.0, {}),
+    "exploration.sampled_share": (1.0, {}),
+    "exploration.sampled_from": ("stored", SAMPLING),
     "exploration.resample_interval": (2, SAMPLING),
     "schedule.reconstruction_updates": (4, {}),
     "schedule.policy_updates": (2, {}),
@@ -117,7 +120,7 @@ def fingerprint_of(settings: dict[str, Any]) -> tuple[float, ...]:
     return tuple(numbers)
 
 
-@lru_cache(maxsize=None)
+@cache
 def baseline_of(settings: tuple[tuple[str, Any], ...]) -> tuple[float, ...]:
     return fingerprint_of(dict(settings))
 
@@ -150,3 +153,26 @@ def test_every_choice_is_a_choice_of_its_own(key: str, values: tuple[str, ...], 
 
 def test_the_same_card_gives_the_same_fingerprint() -> None:
     assert fingerprint_of({}) == fingerprint_of({})
+
+
+@pytest.mark.parametrize(
+    ("model", "key", "widths"),
+    [
+        (ActorCritic, "hidden", ()),
+        (ActorCritic, "hidden", (0,)),
+        (ActorCritic, "hidden", (8, -3)),
+        (Inference, "encoder_hidden", ()),
+        (Inference, "encoder_hidden", (8, 0)),
+        (Inference, "decoder_hidden", (0,)),
+    ],
+)
+def test_widths_that_no_network_can_have_are_refused(model: Any, key: str, widths: tuple[int, ...]) -> None:
+    with pytest.raises(ValidationError, match=key):
+        model.model_validate({key: widths})
+
+
+def test_class_labels_need_a_class_for_every_base_class_of_the_family() -> None:
+    """Base classes 0, 1 and 2 cannot be told apart by two classes: said when the agent is built, not by an index error in training."""
+    problem = toy_problem(task_classes=np.array([0, 1, 2, 1]))
+    with pytest.raises(ValueError, match="classes"):
+        Cemrl(small_config(inference={"classes": 2, "class_labels": True}), problem, np.random.SeedSequence(0), "cpu")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from agent_references import array, network
-from toy_problem import generator_of
 from torch.distributions import Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
+from toy_problem import generator_of
 
 from dmrlad_bench.agents.actor_critic import Batch, SoftActorCritic
 from dmrlad_bench.agents.networks import MLP, Linear, TanhGaussianPolicy, adam, polyak_average

@@ -44,7 +44,9 @@ def stub_value(start: np.ndarray, belief: np.ndarray, scale: float = 1.0) -> flo
 
 def inference_of(**changes: Any) -> TaskInference:
     content = {"encoder_hidden": (6,), "decoder_hidden": (4,), "latent_dim": 2, "window": 3, "classes": 2, **changes}
-    return TaskInference(Inference.model_validate(content), PROBLEM.observation_dim, PROBLEM.action_dim, PROBLEM.reconstruction_dims, generator_of(0))
+    return TaskInference(
+        Inference.model_validate(content), PROBLEM.observation_dim, PROBLEM.action_dim, PROBLEM.reconstruction_dims, generator_of(0)
+    )
 
 
 def one_trial_a_task() -> tuple[Trials, TrialReplay]:
@@ -65,7 +67,12 @@ def slow_belief(inference: TaskInference, replay: TrialReplay, trials: Trials, t
     deviation = [array(part) for part in replay.statistics.deviations]
     rows = []
     for step in range(0 if whole else max(0, length - config.window), length):
-        parts = (trials.observation[trial, step], trials.action[trial, step], rewards[step : step + 1], trials.next_observation[trial, step])
+        parts = (
+            trials.observation[trial, step],
+            trials.action[trial, step],
+            rewards[step : step + 1],
+            trials.next_observation[trial, step],
+        )
         rows.append(np.concatenate([(part - mean[i]) / deviation[i] for part, i in zip(parts, (0, 1, 2, 0), strict=True)]))
     belief = window_belief(inference.encoder, np.array(rows))
     return belief.mean[int(belief.classes.argmax())]
@@ -157,7 +164,7 @@ def test_the_normaliser_is_the_log_mean_exp_of_utilities_of_stored_trials() -> N
         ours = relabeller.log_normaliser(replay, inference, learner, start, generator_of(1)).numpy()
     for task in range(4):
         values = []
-        for trial in np.flatnonzero(trials.task_index == task):
+        for trial in np.flatnonzero(trials.task_index == task).tolist():
             belief = slow_belief(inference, replay, trials, trial, trials.reward[trial].astype(np.float64), "trajectory")
             values.append(stub_value(array(start[task, 0]), belief, 2.0))
         assert ours[task] == pytest.approx(np.log(np.mean(np.exp(values))), abs=0.03)

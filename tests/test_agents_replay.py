@@ -130,7 +130,9 @@ def test_shards_rebuild_the_ring() -> None:
     assert (again.size, again.next) == (replay.size, replay.next)
     for name, value in replay.data.items():
         assert torch.equal(value, again.data[name])
-    for one, other in zip(vars(replay.batch(32, False, generator_of(3))).values(), vars(again.batch(32, False, generator_of(3))).values(), strict=True):
+    for one, other in zip(
+        vars(replay.batch(32, False, generator_of(3))).values(), vars(again.batch(32, False, generator_of(3))).values(), strict=True
+    ):
         assert torch.equal(one, other)
     for side in (True, False):
         first, second = (entry.segments(8, 2, 3, side, False, generator_of(4)) for entry in (replay, again))

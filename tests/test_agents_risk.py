@@ -54,7 +54,9 @@ def test_weights_in_single_precision_are_finite_at_both_ends() -> None:
         assert (weights >= 0).all()
 
 
-@pytest.mark.parametrize(("measure", "eta"), [("cvar", 0.0), ("cvar", -0.1), ("cvar", 1.5), ("cpw", 0.0), ("cpw", -1.0), ("var", 0.5), ("mode", 0.5)])
+@pytest.mark.parametrize(
+    ("measure", "eta"), [("cvar", 0.0), ("cvar", -0.1), ("cvar", 1.5), ("cpw", 0.0), ("cpw", -1.0), ("var", 0.5), ("mode", 0.5)]
+)
 def test_bad_measures_and_parameters_are_errors(measure: str, eta: float) -> None:
     with pytest.raises(ValueError, match=measure):
         distortion_weights(torch.tensor([0.5]), measure, eta)
@@ -141,7 +143,8 @@ def test_the_value_of_an_action_is_that_of_the_pessimistic_twin() -> None:
     assert value_of(-50.0, 3.0) == pytest.approx(-50.0, abs=1e-2)
     assert value_of(50.0, 3.0) == pytest.approx(3.0, abs=1e-2)
     lowest = norm.ppf((np.arange(4000) + 0.5) / 4000)
-    assert value_of(0.0, 0.0) == pytest.approx(np.minimum(lowest, 2 * lowest).mean(), abs=1e-3)  # the minimum of every quantile, then the mean
+    expected = np.minimum(lowest, 2 * lowest).mean()  # the minimum of every quantile, then the mean
+    assert value_of(0.0, 0.0) == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize("fractions", ["iqn", "fixed", "learned"])

@@ -57,7 +57,12 @@ def test_every_step_is_equally_likely_to_be_a_target(length: int, window: int) -
 @pytest.mark.parametrize("window", [0, 1, 3, 20])
 def test_stretches_stay_inside_their_trial(length: int, window: int) -> None:
     segments = marked_replay().segments(300, length, window, False, False, generator_of(1))
-    owner = np.array([row[valid][0] if valid.any() else -1 for row, valid in zip(array(segments.observation[..., 0]), segments.target.numpy(), strict=True)])
+    owner = np.array(
+        [
+            row[valid][0] if valid.any() else -1
+            for row, valid in zip(array(segments.observation[..., 0]), segments.target.numpy(), strict=True)
+        ]
+    )
     seen, exists = array(segments.transitions[..., 0]), segments.valid.numpy()
     assert segments.target.any(-1).all()  # no stretch without a target
     assert (seen == owner[:, None])[exists].all()

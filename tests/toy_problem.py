@@ -86,12 +86,17 @@ def random_trials(
 
 
 def as_tensors(trials: Trials, held_out: np.ndarray | None = None) -> dict[str, torch.Tensor]:
-    """Trials as the replay takes them."""
+    """Trials as the replay takes them, as lived ones."""
     side = np.zeros(len(trials), dtype=bool) if held_out is None else held_out
-    return {name: torch.as_tensor(value) for name, value in {**vars(trials), "held_out": side}.items()}
+    return {
+        name: torch.as_tensor(value)
+        for name, value in {**vars(trials), "held_out": side, "copy": np.zeros(len(trials), dtype=bool)}.items()
+    }
 
 
-def filled_replay(problem: Problem, trials: Trials, *, belief_dim: int = 2, capacity: int = 100, held_out: np.ndarray | None = None) -> TrialReplay:
+def filled_replay(
+    problem: Problem, trials: Trials, *, belief_dim: int = 2, capacity: int = 100, held_out: np.ndarray | None = None
+) -> TrialReplay:
     """A replay that holds `trials`."""
     replay = TrialReplay(problem, capacity, belief_dim, torch.device("cpu"))
     replay.add(as_tensors(trials, held_out))

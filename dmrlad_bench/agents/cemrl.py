@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dmrlad_bench.agents.actor_critic import SoftActorCritic
+from dmrlad_bench.agents.belief import Belief
 from dmrlad_bench.agents.encoder import OnlineContext
 from dmrlad_bench.agents.exploration import NoiseActions
 from dmrlad_bench.agents.inference import TaskInference
@@ -26,7 +27,7 @@ from dmrlad_bench.cards.agent import AgentConfig
 
 REINFER_ROWS = 100_000
 CHECK_INTERVAL = 100
-VALIDATION_TARGETS = 1024
+VALIDATION_TARGETS = 4096
 
 
 class Cemrl:
@@ -57,6 +58,7 @@ class Cemrl:
         self._fresh: Tensor | None = None
         self._noise: NoiseActions | None = None
         self._sampled: Tensor | None = None
+        self._choices: Tensor | None = None
         self._context: OnlineContext | None = None
 
     @property
@@ -80,9 +82,11 @@ class Cemrl:
         if share > 0:
             chosen = self.numpy_generator.random(num_envs) < share
             self._noise = NoiseActions(exploration, chosen, self.problem.action_dim, self.problem.horizon, self.numpy_generator)
-        if self._context is not None and exploration.posterior_share > 0:
-            chosen = self.numpy_generator.random(num_envs) < exploration.posterior_share
+        if self._context is not None and exploration.sampled_share > 0:
+            chosen = self.numpy_generator.random(num_envs) < exploration.sampled_share
             self._sampled = torch.as_tensor(chosen, device=self.device)
+            stored = exploration.sampled_from == "stored" and self.replay.size > 0
+            self._choices = self.replay.best_final_beliefs() if stored else None
 
     def begin_episode(self) -> None:
         """The environments were reset; the task, and so the context, stays."""
@@ -106,9 +110,15 @@ class Cemrl:
             return belief.point(self.with_deviation)
         interval = self.config.exploration.resample_interval
         if self._steps == 0 or (interval and self._steps % interval == 0):
-            self._held = belief.sample(self.generator, self.with_deviation)
+            self._held = self._sample(belief)
         self._steps += 1
         return torch.where(self._sampled.unsqueeze(-1), self._held, belief.point(self.with_deviation))
+
+    def _sample(self, belief: Belief) -> Tensor:
+        if self._choices is None:
+            return belief.sample(self.generator, self.with_deviation)
+        chosen = torch.randint(len(self._choices), belief.classes.shape[:1], generator=self.generator, device=self.device)
+        return self._choices[chosen]
 
     def observe(self, transition: Transition) -> None:
         """Add the transition to the context of every trial still running."""

@@ -63,6 +63,8 @@ class QuantileCritic(nn.Module):
     a merged layer with LayerNorm follows, then one output for every tau.
     """
 
+    frequencies: Tensor
+
     def __init__(self, state_dim: int, action_dim: int, config: ActorCritic, generator: torch.Generator) -> None:
         super().__init__()
         *base, merged = config.hidden

@@ -137,6 +137,16 @@ class TrialReplay:
         originals = self.trials[~self.data["copy"][: self.size]]
         return originals[torch.randint(len(originals), (count,), generator=generator, device=self.device)]
 
+    def best_final_beliefs(self) -> Tensor:
+        """Belief at the end of the stored trial with the highest return, for every task that has trials, `(tasks, belief_dim)`."""
+        returns = self.data["reward"][: self.size].sum(-1)
+        owner = self.data["task_index"][: self.size]
+        order = torch.argsort(returns)
+        best = torch.full((int(owner.max()) + 1,), -1, device=self.device)
+        best.scatter_reduce_(0, owner[order], torch.arange(self.size, device=self.device), "amax")
+        slots = order[best[best >= 0]]
+        return self.belief[slots, self.data["length"][slots]]
+
     def draw_steps(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Trial and step indices `(count,)` of steps drawn uniformly."""
         return self._locate(self.trials, self.ends, count, generator)

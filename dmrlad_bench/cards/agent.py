@@ -114,7 +114,10 @@ class Exploration(CardModel):
     colour_high: float = Field(default=2.0, ge=0, description="highest exponent (2 = Brownian)")
     constant_share: float = Field(default=0.0, ge=0, le=1, description="share of initial episodes with one direction throughout")
     coloured_share: float = Field(default=0.0, ge=0, le=1, description="share of later trials that coloured noise drives")
-    posterior_share: float = Field(default=0.0, ge=0, le=1, description="share of trials that act on sampled beliefs")
+    sampled_share: float = Field(default=0.0, ge=0, le=1, description="share of training trials that act on sampled beliefs")
+    sampled_from: Literal["posterior", "stored"] = Field(
+        default="posterior", description="posterior: draws from the current belief (at first the prior); stored: of the best stored trial of a random task"
+    )
     resample_interval: int = Field(default=0, ge=0, description="steps a sampled belief is held; 0 = the episode")
 
     @model_validator(mode="after")

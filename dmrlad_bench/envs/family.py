@@ -112,7 +112,7 @@ class TaskFamily:
 
     @property
     def relabelable(self) -> bool:
-        """Whether `reward` holds for trajectories lived under another task: here the task changes the reward only."""
+        """Whether `reward` holds for trajectories lived under another task; here the task changes the reward only."""
         return True
 
     @property

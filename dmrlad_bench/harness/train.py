@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from dmrlad_bench.agents.interface import Agent, Diverged, Metrics, Problem, Trials
+from dmrlad_bench.agents.interface import Diverged, Metrics, Trials
 from dmrlad_bench.cards import CardError
 from dmrlad_bench.envs.family import TaskFamily
+from dmrlad_bench.harness.agent import load_agent_state, make_agent, print_notice
 from dmrlad_bench.harness.checkpoint import (
     checkpoint_iterations,
     load_checkpoint,
     load_shards,
-    remove_partial,
+    remove_leftovers,
     save_checkpoint,
     save_shard,
     write_atomic,
@@ -30,7 +31,7 @@ from dmrlad_bench.harness.collect import Environments, RollOut, roll_out
 from dmrlad_bench.harness.errors import Interrupted, RunFailed
 from dmrlad_bench.harness.evaluate import score, splits_of
 from dmrlad_bench.harness.log import RunLog, evaluation_columns
-from dmrlad_bench.harness.machine import host, packages
+from dmrlad_bench.harness.machine import host, packages, torch_threads
 from dmrlad_bench.harness.run import Run, RunConfig, check_folder, locked, settle
 from dmrlad_bench.reports.results import (
     RESULT_FILE,
@@ -59,24 +60,6 @@ class Position:
     shards: dict[str, str] = field(default_factory=dict)
 
 
-def make_agent(config: RunConfig, family: TaskFamily) -> Agent:
-    """The run's agent as it is before training; all it may know of the family is the `Problem`."""
-    from dmrlad_bench.agents.build import build_agent  # torch, which validation does not wait for
-
-    problem = Problem(
-        observation_dim=family.observation_dim + (family.task_dim if config.agent.task_observable else 0),
-        action_dim=family.action_dim,
-        horizon=family.horizon,
-        episodes_per_trial=family.episodes_per_trial,
-        train_tasks=family.tasks("train"),
-        reward=family.reward,
-        outcome_dim=family.outcome_dim,
-        reconstruction_dims=family.reconstruction_dims,
-        relabelable=family.relabelable,
-    )
-    return build_agent(config.agent, problem, config.seeds()["agent"], config.device)
-
-
 def train_run(config: RunConfig, folder: Path, *, resume: bool, command: list[str], quiet: bool = False) -> Run:
     """Train and score one agent on one family with one seed; a finished run is returned as it is.
 
@@ -92,14 +75,16 @@ def train_run(config: RunConfig, folder: Path, *, resume: bool, command: list[st
         RunFailed: a loss became NaN.
         Interrupted: Ctrl-C or a termination signal.
     """
-    check_folder(folder, resume)
-    with locked(folder):
-        settle(config, folder)
+    check_folder(config, folder, resume)
+    with locked(folder), _disk_failures(folder), torch_threads(config.threads):
+        check_folder(config, folder, resume)  # again: another process may have used the folder before it was locked
+        config = settle(config, folder)
         run = Run(folder)
         if run.finished:
             _ = run.result  # a file that is not whole is refused here
+            _remove_replay(folder)
             return run
-        remove_partial(folder)
+        remove_leftovers(folder)
         session = _Session(config, folder, command)
         try:
             session.start()
@@ -111,33 +96,29 @@ def train_run(config: RunConfig, folder: Path, *, resume: bool, command: list[st
         except Diverged as error:
             last = folder / f"checkpoint-{session.saved:06d}.json"
             raise RunFailed(f"stopped at environment step {session.environment_steps}: {error}; last checkpoint: {last}") from None
-        except OSError as error:
-            raise RunFailed(f"stopped: {error.filename or folder}: {error.strerror}; continue with --resume") from error
         finally:
             session.environments.close()
         return run
 
 
-def load_trained(run: Run) -> tuple[Agent, int]:
-    """The agent of a run's newest checkpoint, without its replay, and the checkpoint's iteration."""
-    config = run.config
-    iterations = checkpoint_iterations(run.folder)
-    if not iterations:
-        raise CardError(f"{run.folder}: has no checkpoint")
-    agent: Any = make_agent(config, TaskFamily(config.family))
-    state = load_checkpoint(run.folder, iterations[0])
-    if hasattr(agent, "load_state_dict"):
-        agent.load_state_dict(state["agent"])
-    return agent, iterations[0]
+@contextmanager
+def _disk_failures(folder: Path) -> Iterator[None]:
+    """A full disk, or a file that cannot be read or written, fails the run in one line."""
+    try:
+        yield
+    except OSError as error:
+        raise RunFailed(f"stopped: {error.filename or folder}: {error.strerror or error}; continue with --resume") from error
+
+
+def _remove_replay(folder: Path) -> None:
+    """Delete what only continuing needs."""
+    shutil.rmtree(folder / "replay", ignore_errors=True)
 
 
 class _Session:
     """One sitting of a run: from its start, or from a checkpoint, to its end."""
 
     def __init__(self, config: RunConfig, folder: Path, command: list[str]) -> None:
-        import torch
-
-        torch.set_num_threads(config.threads)
         self.config, self.folder = config, folder
         self.schedule, self.exploration = config.agent.schedule, config.agent.exploration
         self.family = TaskFamily(config.family)
@@ -247,7 +228,11 @@ class _Session:
 
     def _score(self, split: str, deterministic: bool, tasks: int = 0) -> TrialScores:
         seed = self.config.evaluation_seed(self.position.iteration, split, deterministic)
-        return score(self.environments, self.agent, split, seed, deterministic=deterministic, tasks=tasks)
+        scores = score(self.environments, self.agent, split, seed, deterministic=deterministic, tasks=tasks)
+        if not np.isfinite(scores.returns).all():
+            where = f"iteration {self.position.iteration}, split {split!r}"
+            raise RunFailed(f"{self.folder}: stopped: a return of the evaluation in {where} is not finite")
+        return scores
 
     def _add_to_curve(self, scores: TrialScores) -> None:
         position = self.position
@@ -265,9 +250,6 @@ class _Session:
         with self._timed("evaluate"):
             finals = [self._score(split, deterministic=True) for split in splits_of(self.family)]
             finals.append(self._score("test", deterministic=False))
-        for scores in finals:
-            if not np.isfinite(scores.returns).all():
-                raise RunFailed(f"{self.folder}: a return of the final scores on split {scores.split!r} is not finite")
         if not self.position.curve:
             self._add_to_curve(finals[0])
         config, position, family = self.config, self.position, self.family
@@ -290,7 +272,7 @@ class _Session:
             final=tuple(TrialMatrix.of(scores) for scores in finals),
         )
         write_atomic(self.folder / RESULT_FILE, result.json_bytes())
-        shutil.rmtree(self.folder / "replay", ignore_errors=True)  # needed to continue training only
+        _remove_replay(self.folder)
 
     def _save(self) -> None:
         with self._timed("save"):
@@ -331,10 +313,3 @@ class _Session:
             yield
         finally:
             self._count(phase, time.perf_counter() - began)
-
-
-def print_notice(text: str) -> None:
-    """One line on standard error that is shown even when quiet."""
-    import sys
-
-    print(text, file=sys.stderr)

@@ -1,0 +1,80 @@
+"""A run's agent: as it is before training, and as a checkpoint left it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from dmrlad_bench.agents.interface import Agent, Problem
+from dmrlad_bench.cards import CardError
+from dmrlad_bench.envs.family import TaskFamily
+from dmrlad_bench.harness.checkpoint import checkpoint_iterations, load_checkpoint
+from dmrlad_bench.harness.run import Run, RunConfig, has_cuda
+
+
+def make_agent(config: RunConfig, family: TaskFamily) -> Agent:
+    """The run's agent as it is before training; all it may know of the family is the `Problem`."""
+    from dmrlad_bench.agents.build import build_agent  # torch, which validation does not wait for
+
+    problem = Problem(
+        observation_dim=family.observation_dim + (family.task_dim if config.agent.task_observable else 0),
+        action_dim=family.action_dim,
+        horizon=family.horizon,
+        episodes_per_trial=family.episodes_per_trial,
+        train_tasks=family.tasks("train"),
+        reward=family.reward,
+        outcome_dim=family.outcome_dim,
+        reconstruction_dims=family.reconstruction_dims,
+        relabelable=family.relabelable,
+    )
+    return build_agent(config.agent, problem, config.seeds()["agent"], config.device)
+
+
+def load_trained(run: Run) -> tuple[Agent, int]:
+    """The agent of a run's newest checkpoint, without its replay, and the checkpoint's iteration.
+
+    A run of a GPU is loaded onto the CPU where torch sees no GPU; a line on standard error says so.
+
+    Raises:
+        CardError: not a run folder, or no checkpoint that is whole and fits.
+    """
+    config = run.config
+    if config.device == "cuda" and not has_cuda():
+        print_notice(f"{run.folder}: ran on cuda, which torch does not see here; scored on the cpu, where last digits may differ")
+        config = config.model_copy(update={"device": "cpu"})
+    iteration, state = _newest(run.folder)
+    agent = make_agent(config, TaskFamily(config.family))
+    load_agent_state(agent, state, run.folder, iteration)
+    return agent, iteration
+
+
+def load_agent_state(agent: Any, state: dict[str, Any], folder: Path, iteration: int) -> None:
+    """Hand an agent its part of a checkpoint; raises `CardError` where it does not fit, as after a change of the code."""
+    if not hasattr(agent, "load_state_dict"):
+        return
+    try:
+        agent.load_state_dict(state["agent"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        fault = " ".join(str(error).split())
+        raise CardError(f"{folder}: checkpoint {iteration} does not fit the agent of this version: {type(error).__name__}: {fault}") from error
+
+
+def print_notice(text: str) -> None:
+    """One line on standard error that is shown even when quiet."""
+    print(text, file=sys.stderr)
+
+
+def _newest(folder: Path) -> tuple[int, dict[str, Any]]:
+    """The newest checkpoint; a training run may replace it while it is read, and then the next one is taken."""
+    failed: int | None = None
+    while True:
+        iterations = checkpoint_iterations(folder)
+        if not iterations:
+            raise CardError(f"{folder}: has no checkpoint")
+        try:
+            return iterations[0], load_checkpoint(folder, iterations[0])
+        except CardError:
+            if iterations[0] == failed or iterations[:1] == checkpoint_iterations(folder)[:1]:
+                raise
+            failed = iterations[0]
