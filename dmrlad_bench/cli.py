@@ -6,6 +6,7 @@ import itertools
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -15,7 +16,7 @@ from rich.table import Table
 from typer.exceptions import TyperException
 
 from dmrlad_bench.cards import BUDGETS, CardError, agent_names, family_names, load_agent, load_family, resolve_agent
-from dmrlad_bench.harness.errors import Interrupted, RunFailed
+from dmrlad_bench.harness.errors import RunFailed
 
 PROGRAM = "dmrlad-bench"
 DEFAULT_ENV = "DMRLAD/CheetahVelSparse-v0"
@@ -36,9 +37,7 @@ Budget = Annotated[str, typer.Option(metavar="NAME", help=f"One of {', '.join(BU
 Overrides = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the agent's configuration. May be repeated.")
 ]
-Threads = Annotated[
-    int | None, typer.Option(parser=_whole_number, metavar="N", help="Threads of torch and of the simulation. [default: the cores allowed]")
-]
+THREADS = "Threads of torch and of the simulation. [default: the {}]"
 
 
 @app.callback()
@@ -58,11 +57,14 @@ def run(
     ] = Path("runs"),
     overrides: Overrides = [],  # noqa: B006
     resume: Annotated[bool, typer.Option("--resume", help="Continue existing run folders.")] = False,
-    threads: Threads = None,
+    threads: Annotated[int | None, typer.Option(parser=_whole_number, metavar="N", help=THREADS.format("cores allowed"))] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
     profile: Annotated[bool, typer.Option("--profile", help="Print the seconds spent in each phase.")] = False,
 ) -> None:
-    """Train agents and score them on held-out tasks; several agents, families and seeds run one after another."""
+    """Train agents and score them on held-out tasks; several agents, families and seeds run one after another.
+
+    All of them are checked before the first one starts; one that fails does not keep the others from running.
+    """
     _check_names(agent, env, budget)
     from dmrlad_bench.harness.api import plan
     from dmrlad_bench.harness.run import check_folder
@@ -74,23 +76,31 @@ def run(
         )
         if folder in plans:
             raise CardError(f"{folder}: asked for twice; each --agent, --env and --seed may be given once")
-        check_folder(folder, resume)
+        check_folder(config, folder, resume)
         plans[folder] = config
 
     from dmrlad_bench.harness.train import train_run  # seconds of imports, paid once everything is known to be right
-    from dmrlad_bench.reports.tables import phases_table, result_table
+    from dmrlad_bench.reports.tables import phases_table, result_table, runs_table
 
     _interrupt_on_signals()
-    console = _console()
+    console, results, failures = _console(), [], []
     for folder, config in plans.items():
         try:
             result = train_run(config, folder, resume=resume, command=_typed_command(), quiet=quiet).result
-        except Interrupted as error:  # here, for typer swallows what is left of an interrupt outside of its commands
-            raise typer.Exit(_fail(str(error), 130)) from None
+        except (CardError, RunFailed) as error:
+            failures.append(error)
+            continue
+        except KeyboardInterrupt as error:  # here, for typer swallows what is left of an interrupt outside of its commands
+            _report(failures)
+            raise typer.Exit(_fail(str(error) or "interrupted", 130)) from None
+        results.append(result)
         console.print(result_table(result))
         if profile:
             console.print(phases_table(result))
         console.print(f"run folder: {folder}", soft_wrap=True)
+    if len(plans) > 1 and results:
+        console.print(runs_table(results))
+    raise typer.Exit(_report(failures))
 
 
 @app.command()
@@ -99,7 +109,7 @@ def evaluate(
     split: Annotated[str, typer.Option(metavar="NAME", help="test, train or ood.")] = "test",
     episodes: Annotated[int, typer.Option(parser=_whole_number, metavar="K", help="Consecutive episodes in each task.")] = 3,
     stochastic: Annotated[bool, typer.Option("--stochastic", help="Draw the actions instead of taking the policy's mean.")] = False,
-    threads: Threads = None,
+    threads: Annotated[int | None, typer.Option(parser=_whole_number, metavar="N", help=THREADS.format("run's own"))] = None,
 ) -> None:
     """Re-run the protocol on a run's newest checkpoint."""
     from dmrlad_bench.harness.run import Run
@@ -173,19 +183,24 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except TyperException as error:
         message = getattr(error, "format_message", error.__str__)()
         code = _fail(f"{' '.join(message.split())} (see {PROGRAM} --help)", 2) if message else 2
-    except RunFailed as error:
-        code = _fail(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
         code = _fail("interrupted", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output left; nothing to say to them
         code = 0
+    except OSError as error:
+        code = _fail(f"{error.filename or 'output'}: {error.strerror or error}", 1)
     sys.exit(code or 0)
 
 
 def _fail(message: str, code: int) -> int:
     print(f"{PROGRAM}: {message}" if code == 130 else f"{PROGRAM}: error: {message}", file=sys.stderr)
     return code
+
+
+def _report(failures: Sequence[CardError | RunFailed]) -> int:
+    """One line for each run that failed; returns the exit code of them all."""
+    return min((_fail(str(error), 1 if isinstance(error, RunFailed) else 2) for error in failures), default=0)
 
 
 def _check_names(agents_given: list[str], envs_given: list[str], budget: str) -> None:

@@ -102,10 +102,9 @@ def _merged(encoder: ContextEncoder, logits: np.ndarray) -> np.ndarray:
     if config.encoder == "trajectory" or config.merge == "mean":
         return softmax(logits).mean(0)
     if config.merge == "softmax_of_sum":
-        return softmax(logits.sum(0))
+        return softmax(softmax(logits).sum(0))
     if config.merge == "softmax_of_product":
-        product = softmax(logits).prod(0)
-        return product / product.sum()
+        return softmax(softmax(logits).prod(0))
     window = np.zeros((config.window, config.classes))
     window[config.window - len(logits) :] = logits
     return softmax(network(encoder.merger, window.reshape(-1)))

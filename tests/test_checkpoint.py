@@ -14,7 +14,7 @@ from dmrlad_bench.harness.checkpoint import (
     checkpoint_iterations,
     load_checkpoint,
     load_shards,
-    remove_partial,
+    remove_leftovers,
     save_checkpoint,
     save_shard,
     write_atomic,
@@ -84,6 +84,17 @@ def test_only_the_newest_two_are_kept(tmp_path: Path) -> None:
     assert checkpoint_iterations(tmp_path) == [2]
 
 
+def test_other_names_are_no_checkpoints_and_tensors_alone_are_deleted(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, 3, {"array": np.ones(3)})
+    for name in ("checkpoint-000003 (copy).json", "checkpoint-best.json"):
+        (tmp_path / name).touch()
+    (tmp_path / "checkpoint-000004.safetensors").touch()  # a kill before its JSON was written
+    assert checkpoint_iterations(tmp_path) == [3]
+    remove_leftovers(tmp_path)
+    assert not (tmp_path / "checkpoint-000004.safetensors").exists()
+    assert list(load_checkpoint(tmp_path, 3)) == ["array"]
+
+
 @pytest.mark.parametrize("suffix", [".json", ".safetensors"])
 @pytest.mark.parametrize("damage", ["truncate", "change", "empty", "remove"])
 def test_a_damaged_file_is_named(tmp_path: Path, suffix: str, damage: str) -> None:
@@ -126,7 +137,9 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: p
         patch.setattr("os.fsync", _no_space)
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
-    remove_partial(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["result.json"]  # the part is deleted: the disk is full
+    (tmp_path / "result.json.partial").touch()
+    remove_leftovers(tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["result.json"]
 
 

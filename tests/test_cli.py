@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dmrlad_bench.cli import main
+from dmrlad_bench.harness.errors import Interrupted, RunFailed
 
 PROGRAM = [sys.executable, "-m", "dmrlad_bench"]
 SMOKE = ["run", "--agent", "dmrlad", "--env", "PointGoal", "--budget", "smoke", "--device", "cpu", "--threads", "1"]
@@ -69,6 +73,7 @@ def shown(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     [
         (["--agent", "dmrald"], ["unknown agent 'dmrald'", "did you mean 'dmrlad'?", "accepted:", "random"]),
         (["--agent", "missing.toml"], ["missing.toml: cannot be read"]),
+        (["--agent", "package.module:Class"], ["agent 'package.module:Class': a class cannot be named", "dmrlad", "path of a TOML file"]),
         (["--env", "CheetahVelSprase"], ["unknown family 'CheetahVelSprase'", "did you mean 'CheetahVelSparse'?", "DMRLAD/PointGoal-v0"]),
         (["--env", "DMRLAD/PointGoal-v9"], ["unknown version of family 'DMRLAD/PointGoal-v9'", "DMRLAD/PointGoal-v0"]),
         (["--budget", "huge"], ["unknown budget 'huge'", "smoke, quick, standard, full"]),
@@ -160,7 +165,83 @@ def test_the_matrix_runs_one_after_another_and_again(capsys: pytest.CaptureFixtu
     assert [Path(folder).relative_to(tmp_path).as_posix() for folder in folders] == [
         f"{name}/random--quick--seed{seed}" for name in ("PointGoal", "PointGoalSparse") for seed in (3, 4)
     ]
+    table = first[first.index("all runs") :]
+    found = [(name, seed) for name, seed in re.findall(r"random *│ DMRLAD/(\w+)-v0 *│ quick *│ *(\d+) │", table)]
+    assert found == [(name, seed) for name in ("PointGoal", "PointGoalSparse") for seed in ("3", "4")]
     assert shown(capsys, *arguments, "--resume") == first  # finished runs are shown again
+
+
+def test_a_run_that_fails_does_not_keep_the_others_from_running(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    arguments = ["run", "--agent", "dmrlad", "--agent", "random", *SMOKE[3:], "--quiet", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit) as caught:
+        main([*arguments, "--set", "actor_critic.learning_rate=1e30"])
+    printed = capsys.readouterr()
+    assert caught.value.code == 1
+    assert printed.err.count("\n") == 1, printed.err
+    assert re.match(r"dmrlad-bench: error: stopped at environment step .*/dmrlad--smoke--seed0/checkpoint-\d{6}\.json$", printed.err)
+    assert re.findall(r"^run folder: (.*)$", printed.out, re.MULTILINE) == [f"{tmp_path}/PointGoal/random--smoke--seed0"]
+    assert printed.out.count("all runs") == 1
+
+
+def test_an_interrupt_stops_the_whole_matrix(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def fail_then_interrupt(config: Any, folder: Path, **_: Any) -> None:
+        asked.append(config.seed)
+        if config.seed == 0:
+            raise RunFailed(f"{folder}: stopped")
+        raise Interrupted("interrupted: nothing is saved yet")
+
+    monkeypatch.setattr("dmrlad_bench.harness.train.train_run", fail_then_interrupt)
+    with pytest.raises(SystemExit) as caught:
+        main([*SMOKE, "--out", str(tmp_path), "--seed", "0", "--seed", "1", "--seed", "2"])
+    assert (caught.value.code, asked) == (130, [0, 1])
+    failed, interrupted = capsys.readouterr().err.splitlines()
+    assert failed == f"dmrlad-bench: error: {tmp_path}/PointGoal/dmrlad--smoke--seed0: stopped"
+    assert interrupted == "dmrlad-bench: interrupted: nothing is saved yet"
+
+
+def test_resuming_with_another_configuration_names_the_key_before_anything_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    arguments = ["run", "--agent", "random", "--env", "PointGoal", "--quiet", "--device", "cpu", "--out", str(tmp_path), "--threads"]
+    shown(capsys, *arguments, "1", "--seed", "1")
+    changed = [*arguments, "1", "--seed", "0", "--seed", "1", "--resume"]
+    message = refused(capsys, *changed, "--set", "schedule.iterations=7")
+    assert (
+        "seed1/config.toml: cannot resume with another configuration: key 'agent.schedule.iterations' is 501 there, asked for 7" in message
+    )
+    message = refused(capsys, *changed, "--set", "relabel.kind=random")
+    assert "key 'agent.relabel.kind' is 'hfr' there, asked for 'random'" in message
+    assert "key 'threads' is 1 there, asked for 2" in refused(capsys, *arguments, "2", "--seed", "1", "--resume")
+    assert [path.name for path in (tmp_path / "PointGoal").iterdir()] == ["random--quick--seed1"]
+
+
+def test_cards_of_ones_own_in_another_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cards, elsewhere = tmp_path / "cards", tmp_path / "elsewhere"
+    cards.mkdir()
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    (cards / "base.toml").write_text('name = "base"\ndescription = "d"\nextends = "dmrlad"\n[schedule]\npolicy_updates = 2\n')
+    (cards / "mine.toml").write_text('name = "my-agent"\ndescription = "d"\nextends = "base.toml"\n[inference]\nlatent_dim = 2\n')
+    published = (Path(__file__).parent.parent / "envs" / "PointGoal.toml").read_text()
+    reference = "\n[reference]\nrandom = -40.0\noracle = -8.0\n"
+    (cards / "my.toml").write_text(published.replace('name = "PointGoal"', 'name = "MyPointGoal"') + reference)
+    printed = shown(capsys, "run", "--agent", "../cards/mine.toml", "--env", "../cards/my.toml", *SMOKE[5:], "--quiet", "--out", "results")
+    folder = Path("results/MyPointGoal/my-agent--smoke--seed0")
+    assert f"run folder: {folder}" in printed
+    assert "my-agent on DMRLAD/MyPointGoal-v0" in printed
+    content = json.loads((folder / "result.json").read_bytes())
+    last = np.array(content["final"][0]["normalised"])[:, 2].mean()
+    assert re.search(rf"│ *3 │.*│ *{last:.3f} │", printed), printed
+    config = tomllib.loads((folder / "config.toml").read_text())
+    assert (config["agent"]["inference"]["latent_dim"], config["agent"]["schedule"]["policy_updates"]) == (2, 2)
+    assert f"│ {last:.3f}" in re.sub(" +", " ", shown(capsys, "evaluate", folder))
+    assert "reference.oracle" in shown(capsys, "envs", "../cards/my.toml")
+
+
+def test_references_in_the_wrong_order(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    card = tmp_path / "my.toml"
+    card.write_text((Path(__file__).parent.parent / "envs" / "PointGoal.toml").read_text() + "\n[reference]\nrandom = 1.0\noracle = 1.0\n")
+    assert "my.toml: key 'reference': oracle must exceed random, got 1.0 and 1.0" in refused(capsys, "envs", card)
 
 
 def test_listing_commands(capsys: pytest.CaptureFixture[str]) -> None:
@@ -217,6 +298,18 @@ def test_kill_at_any_moment_and_resume(tmp_path: Path) -> None:
     resumed = program(*arguments, "--out", tmp_path / "cut", "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert timeless(folder) == timeless(tmp_path / "whole" / "PointGoal" / "dmrlad--smoke--seed0")
+
+
+def test_a_file_that_cannot_be_written_ends_the_run(tmp_path: Path) -> None:
+    """A limit on the size of files stands for a full disk; it strikes whichever thread writes."""
+    for limit in (1_000, 30_000):
+
+        def limited(limit: int = limit) -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+        done = program(*SMOKE, "--out", tmp_path / str(limit), "--quiet", preexec_fn=limited)
+        assert done.returncode == 1
+        assert re.fullmatch(r"dmrlad-bench: error: stopped: .*: File too large; continue with --resume\n", done.stderr), done.stderr
 
 
 def test_a_diverging_loss_ends_the_run(tmp_path: Path) -> None:

@@ -6,21 +6,25 @@ import csv
 import json
 import os
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from counting_agent import CountingAgent
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import dmrlad_bench
 from dmrlad_bench.agents.interface import Problem, Transition
 from dmrlad_bench.cards import CardError
+from dmrlad_bench.cards.family import Reference
 from dmrlad_bench.envs.family import TaskFamily, family
 from dmrlad_bench.harness import train
 from dmrlad_bench.harness.api import evaluate, plan
+from dmrlad_bench.harness.checkpoint import load_checkpoint, save_checkpoint
 from dmrlad_bench.harness.collect import Environments, roll_out
 from dmrlad_bench.harness.errors import Interrupted, RunFailed
 from dmrlad_bench.harness.run import Run, RunConfig, locked
@@ -229,9 +233,15 @@ def test_the_published_schema_is_the_models_and_results_satisfy_it(tmp_path: Pat
     jsonschema.validate(json.loads((run(tmp_path).folder / "result.json").read_bytes()), json.loads(published.read_text()))
 
 
-def test_tensorboard_has_the_same_scalars(tmp_path: Path, counting: Callable[..., list[CountingAgent]]) -> None:
+def test_tensorboard_has_the_same_scalars(
+    tmp_path: Path, counting: Callable[..., list[CountingAgent]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     counting()
-    folder = run(tmp_path).folder
+    folder = stopped_before_the_end(tmp_path, monkeypatch)
+    for path in folder.glob("checkpoint-000003*"):
+        path.unlink()
+    run(tmp_path, resume=True)  # iteration 3 is written twice, and counts once
+    assert len(list(folder.glob("events.out.tfevents.*"))) == 2
     events = EventAccumulator(str(folder))
     events.Reload()
     scalars = events.Scalars("eval/test_return_3")
@@ -349,6 +359,20 @@ def test_another_configuration_is_not_resumed(tmp_path: Path, counting: Callable
     assert planned(tmp_path, resume=True, threads=None)[0].threads == 1  # what is not asked for is taken from the folder
 
 
+def test_prose_and_reference_scores_may_differ_on_resume(
+    tmp_path: Path, counting: Callable[..., list[CountingAgent]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting()
+    folder = stopped_before_the_end(tmp_path, monkeypatch)
+    config, _ = planned(tmp_path, resume=True)
+    agent = config.agent.model_copy(update={"description": "said better"})
+    card = config.family.model_copy(update={"description": "said better", "reference": Reference(random=-2.0, oracle=-1.0)})
+    changed = config.model_copy(update={"agent": agent, "family": card})
+    resumed = train_run(changed, folder, resume=True, command=COMMAND, quiet=True)
+    assert resumed.config == config  # a folder stays of one piece: what it records is what its result is made with
+    assert resumed.result.family.reference is None
+
+
 def test_interruption_names_what_is_saved(
     tmp_path: Path, counting: Callable[..., list[CountingAgent]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -369,14 +393,40 @@ def test_divergence_names_step_loss_and_checkpoint(tmp_path: Path, counting: Cal
         run(tmp_path)
 
 
-def test_a_full_disk_is_one_line(tmp_path: Path, counting: Callable[..., list[CountingAgent]], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [0, 1, 3, 6])
+def test_a_full_disk_is_one_line_and_loses_nothing(
+    tmp_path: Path, counting: Callable[..., list[CountingAgent]], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     counting()
+    fsync, written = os.fsync, 0
 
-    def full(path: Path, iteration: int, arrays: Any) -> str:
-        raise OSError(28, "No space left on device", str(path))
+    def full(file: int) -> None:
+        nonlocal written
+        written += 1
+        if written > number:
+            raise OSError(28, "No space left on device")
+        fsync(file)
 
-    monkeypatch.setattr(train, "save_shard", full)
-    with pytest.raises(RunFailed, match="No space left on device"):
+    with monkeypatch.context() as patch, pytest.raises(RunFailed, match=r"^stopped: .*: No space left on device; continue with --resume$"):
+        patch.setattr("os.fsync", full)
+        run(tmp_path / "cut")
+    assert not list(tmp_path.rglob("*.partial"))
+    assert timeless(run(tmp_path / "cut", resume=True).folder) == timeless(run(tmp_path / "whole").folder)
+
+
+def test_a_return_that_is_not_finite_fails_the_run(
+    tmp_path: Path, counting: Callable[..., list[CountingAgent]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting()
+    score = train.score
+
+    def broken(*arguments: Any, **options: Any) -> Any:
+        scores = score(*arguments, **options)
+        scores.returns[0, 0] = np.nan
+        return scores
+
+    monkeypatch.setattr(train, "score", broken)
+    with pytest.raises(RunFailed, match=r"a return of the evaluation in iteration 2, split 'test' is not finite"):
         run(tmp_path)
 
 
@@ -385,6 +435,65 @@ def test_two_runs_in_one_folder(tmp_path: Path, counting: Callable[..., list[Cou
     config, folder = planned(tmp_path)
     with locked(folder), pytest.raises(CardError, match="another process is running here"):
         train_run(config, folder, resume=True, command=COMMAND, quiet=True)
+
+
+def test_a_folder_that_comes_into_use_before_it_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, folder = planned(tmp_path)
+
+    @contextmanager
+    def late(path: Path) -> Iterator[None]:
+        path.mkdir(parents=True)
+        (path / "config.toml").write_bytes(config.toml())
+        with locked(path):
+            yield
+
+    monkeypatch.setattr(train, "locked", late)
+    with pytest.raises(CardError, match="exists and is not empty; pass --resume"):
+        train_run(config, folder, resume=False, command=COMMAND, quiet=True)
+
+
+def test_what_a_run_killed_at_its_very_start_leaves_is_no_obstacle(tmp_path: Path, counting: Callable[..., list[CountingAgent]]) -> None:
+    counting()
+    _, folder = planned(tmp_path)
+    folder.mkdir(parents=True)
+    for name in ("run.lock", "config.toml.partial"):
+        (folder / name).touch()
+    assert run(tmp_path).finished
+    assert not list(folder.glob("*.partial"))
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(*_: Any) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    with pytest.raises(CardError, match="cannot be locked: No locks available"), locked(tmp_path):
+        pass
+
+
+def test_a_progress_table_that_was_changed_is_named(
+    tmp_path: Path, counting: Callable[..., list[CountingAgent]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting()
+    folder = stopped_before_the_end(tmp_path, monkeypatch)
+    for content in (b"\xff\xfe;\n", b"a;b\n1;2\n", b"iteration\nfirst\n"):
+        (folder / "progress.csv").write_bytes(content)
+        with pytest.raises(CardError, match=r"progress\.csv: not the table that a run writes"):
+            run(tmp_path, resume=True)
+
+
+def test_a_checkpoint_of_another_shape_is_named(
+    tmp_path: Path, counting: Callable[..., list[CountingAgent]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting()
+    folder = stopped_before_the_end(tmp_path, monkeypatch)
+    state = load_checkpoint(folder, ITERATIONS)
+    del state["agent"]["mean"]
+    save_checkpoint(folder, ITERATIONS, state)
+    (folder / "checkpoint-000002.json").unlink()
+    for load in (lambda: run(tmp_path, resume=True), lambda: evaluate(folder)):
+        with pytest.raises(CardError, match=r"checkpoint 3 does not fit this version of the program: KeyError: 'mean'"):
+            load()
 
 
 def test_an_existing_folder_is_left_alone(tmp_path: Path, counting: Callable[..., list[CountingAgent]]) -> None:
@@ -413,6 +522,60 @@ def test_evaluate_gives_the_final_scores_again(tmp_path: Path) -> None:
         evaluate(finished, "CheetahVel")
     with pytest.raises(CardError, match=r"no split 'tets' \(did you mean 'test'\?\)"):
         evaluate(finished, split="tets")
+
+
+def test_a_run_of_a_gpu_is_scored_on_the_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    finished = run(tmp_path)
+    path = finished.folder / "config.toml"
+    path.write_text(path.read_text().replace('device = "cpu"', 'device = "cuda"'))
+    state = load_checkpoint(finished.folder, ITERATIONS)
+    state["agent"]["generator"] = torch.zeros(16, dtype=torch.uint8)  # the size of a CUDA generator's state
+    save_checkpoint(finished.folder, ITERATIONS, state)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    capsys.readouterr()
+    scores = evaluate(finished)
+    notice = capsys.readouterr().err
+    assert notice == f"{finished.folder}: ran on cuda, which torch does not see here; scored on the cpu, where last digits may differ\n"
+    np.testing.assert_array_equal(scores.returns, finished.result.scores().returns)
+
+
+def test_threads_are_torchs_too_and_by_default_the_runs(
+    tmp_path: Path, counting: Callable[..., list[CountingAgent]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting()
+    used: set[int] = set()
+    act = CountingAgent.act
+
+    def watched(agent: CountingAgent, observation: np.ndarray, deterministic: bool) -> np.ndarray:
+        used.add(torch.get_num_threads())
+        return act(agent, observation, deterministic)
+
+    monkeypatch.setattr(CountingAgent, "act", watched)
+    before = torch.get_num_threads()
+    finished = run(tmp_path, threads=2)
+    assert used == {2}
+    evaluate(finished)
+    assert used == {2}
+    evaluate(finished, threads=3)
+    assert used == {2, 3}
+    assert torch.get_num_threads() == before
+    with pytest.raises(CardError, match="threads: expected at least 1, got 0"):
+        evaluate(finished, threads=0)
+
+
+def test_references_make_normalised_scores(tmp_path: Path, counting: Callable[..., list[CountingAgent]]) -> None:
+    counting()
+    assert run(tmp_path / "without").result.final[0].normalised is None
+    config, folder = planned(tmp_path / "with")
+    card = config.family.model_copy(update={"reference": Reference(random=-40.0, oracle=-8.0)})
+    train_run(config.model_copy(update={"family": card}), folder, resume=False, command=COMMAND, quiet=True)
+    content = json.loads((folder / "result.json").read_bytes())
+    assert content["family"]["reference"] == [-40.0, -8.0]
+    for matrix in content["final"]:
+        np.testing.assert_allclose(matrix["normalised"], (np.array(matrix["returns"]) + 40.0) / 32.0)
+    again = evaluate(folder, threads=1).normalised
+    assert again is not None
+    np.testing.assert_array_equal(again, content["final"][0]["normalised"])
 
 
 def test_anyones_agent_is_scored() -> None:

@@ -83,17 +83,19 @@ def gaussian_product(
 
 def class_statistic(logits: Tensor, merge: str) -> Tensor:
     """What a transition adds to the class sum of its window, for the merges that are functions of a sum."""
-    if merge == "mean":
-        return torch.softmax(logits, -1)
-    if merge == "softmax_of_sum":
-        return logits
-    return torch.log_softmax(logits, -1)
+    return torch.log_softmax(logits, -1) if merge == "softmax_of_product" else torch.softmax(logits, -1)
 
 
 def merged_classes(statistic_sum: Tensor, count: Tensor, merge: str) -> Tensor:
-    """q(y|c) `(..., K)` from the summed statistics; uniform for an empty window (`count` `(..., 1)` = 0)."""
+    """q(y|c) `(..., K)` from the summed statistics; uniform for an empty window (`count` `(..., 1)` = 0).
+
+    With p_i the class probabilities of transition i: `mean` is mean_i p_i, `softmax_of_sum` softmax(sum_i p_i),
+    `softmax_of_product` softmax(prod_i p_i).
+    """
+    present = count > 0.5
     if merge == "mean":
         uniform = torch.full_like(statistic_sum, 1.0 / statistic_sum.shape[-1])
         mean = (statistic_sum / count.clamp(min=1.0)).clamp(min=0.0)  # prefix sums round: a hair below zero is zero
-        return torch.where(count > 0.5, mean / mean.sum(-1, keepdim=True).clamp(min=1e-12), uniform)
-    return torch.softmax(torch.where(count > 0.5, statistic_sum, torch.zeros_like(statistic_sum)), -1)
+        return torch.where(present, mean / mean.sum(-1, keepdim=True).clamp(min=1e-12), uniform)
+    combined = statistic_sum.clamp(max=0.0).exp() if merge == "softmax_of_product" else statistic_sum
+    return torch.softmax(torch.where(present, combined, torch.zeros_like(combined)), -1)

@@ -23,6 +23,7 @@ from dmrlad_bench.agents.inference import TaskInference
 from dmrlad_bench.agents.interface import Diverged, Metrics, Problem, Transition, Trials
 from dmrlad_bench.agents.relabel import Hindsight, Relabeller
 from dmrlad_bench.agents.replay import TrialReplay
+from dmrlad_bench.cards import CardError
 from dmrlad_bench.cards.agent import AgentConfig
 
 REINFER_ROWS = 100_000
@@ -45,6 +46,11 @@ class Cemrl:
         self.inference: TaskInference | None = None
         if config.inference.kind != "none":
             dims = problem.reconstruction_dims
+            labels = problem.task_classes
+            if config.inference.class_labels and labels is not None and int(np.max(labels)) >= config.inference.classes:
+                raise CardError(
+                    f"inference.classes = {config.inference.classes}, but the family has {int(np.max(labels)) + 1} base classes"
+                )
             self.inference = TaskInference(config.inference, problem.observation_dim, problem.action_dim, dims, generator)
             belief_dim = config.inference.latent_dim * (2 if self.with_deviation else 1)
         state_dim = problem.observation_dim + belief_dim
@@ -161,7 +167,7 @@ class Cemrl:
     def _store(self, trials: Trials) -> Metrics:
         count = len(trials)
         held_out = np.zeros(count, dtype=bool)
-        amount = max(1, round(self.config.inference.validation_share * count))
+        amount = int(self.config.inference.validation_share * count + self.numpy_generator.random())
         held_out[self.numpy_generator.permutation(count)[:amount]] = True
         fields = {**vars(trials), "held_out": held_out, "copy": np.zeros(count, dtype=bool)}
         slots = self.replay.add({name: torch.as_tensor(value, device=self.device) for name, value in fields.items()})
@@ -169,8 +175,8 @@ class Cemrl:
         if self.relabeller is None:
             return {}
         sources = slots
-        if self.config.relabel.revisited and self.replay.size > count:
-            sources = torch.cat([slots, self.replay.draw_originals(self.config.relabel.revisited, self.generator)])
+        if self.config.relabel.revisited:
+            sources = torch.cat([slots, self.replay.draw_originals(self.config.relabel.revisited, slots, self.generator)])
         chosen = self.relabeller.draw(sources, self.replay, self.inference, self.learner, self.generator)
         source, task = sources.repeat_interleave(chosen.shape[1]), chosen.flatten()
         copies = {name: value[source] for name, value in self.replay.data.items()}
@@ -236,7 +242,8 @@ class Cemrl:
             self.inference.load_state_dict(state["inference"])
         self.learner.load_state_dict(state["learner"])
         self.replay.statistics.load_state_dict(state["statistics"])
-        self.generator.set_state(state["generator"])
+        if state["generator"].shape == self.generator.get_state().shape:  # another device's means nothing here
+            self.generator.set_state(state["generator"])
         self.numpy_generator.bit_generator.state = state["numpy_generator"]
 
     def new_replay_shard(self) -> dict[str, np.ndarray] | None:
@@ -244,11 +251,13 @@ class Cemrl:
         return None if self._fresh is None else self.replay.shard(self._fresh)
 
     def load_replay_shards(self, shards: Iterable[dict[str, np.ndarray]]) -> None:
-        """Fill the replay again, in order, after `load_state_dict`; beliefs follow with the next `learn`."""
+        """Fill the replay again, in order, after `load_state_dict`."""
         statistics = copy.deepcopy(self.replay.statistics.state_dict())
         for shard in shards:
             self.replay.add_shard(shard)
         self.replay.statistics.load_state_dict(statistics)
+        if self.inference is not None and self.replay.size:
+            self._reinfer(self.inference)
 
 
 def _generator(seed: np.random.SeedSequence, device: torch.device) -> torch.Generator:

@@ -169,7 +169,7 @@ def risk_value(distribution: Tensor, fractions: Fractions, measure: str, paramet
     """One number for a return distribution `(batch, N)` -> `(batch,)`.
 
     Distortions weigh the quantiles by p_i times the distortion's derivative, normalised over the drawn fractions;
-    `mean_std` is mean - eta * standard deviation. (`var` is a single quantile: `QuantileValue` asks the critic for it.)
+    `mean_std` is mean - eta * standard deviation. (`var` is a single quantile: `SoftActorCritic.value` asks the critic for it.)
     """
     if measure == "mean_std":
         mean = (fractions.weights * distribution).sum(-1)

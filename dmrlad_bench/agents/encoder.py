@@ -135,7 +135,8 @@ class OnlineContext:
     @torch.no_grad()
     def add(self, transitions: Tensor, valid: Tensor) -> None:
         """Append one transition of every trial, `(num_envs, transition_dim)`, where `valid` `(num_envs,)`."""
-        new = self.encoder.rows(transitions.unsqueeze(1), valid.unsqueeze(1))
+        known = torch.where(valid.unsqueeze(-1), transitions, torch.zeros_like(transitions))
+        new = self.encoder.rows(known.unsqueeze(1), valid.unsqueeze(1))
         if self.growing:
             self.rows = self.rows + new
             return

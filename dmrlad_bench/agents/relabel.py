@@ -118,7 +118,7 @@ class Relabeller:
     def scores(
         self, slots: Tensor, replay: TrialReplay, inference: TaskInference, learner: SoftActorCritic, generator: torch.Generator
     ) -> Tensor:
-        """U_psi(T) - log Z_psi for the trials at `slots` and every training task, `(n, P)`."""
+        """U_psi(T) / temperature - log Z_psi for the trials at `slots` and every training task, `(n, P)`."""
         start = self.starts(replay, generator)
         normaliser = self.log_normaliser(replay, inference, learner, start, generator)
         rows = []
@@ -126,7 +126,7 @@ class Relabeller:
             rewards = self.hindsight.rewards(replay.data["outcome"][chunk])
             belief = self._beliefs(chunk, rewards, replay, inference, learner)
             rows.append(utility(learner, belief, start, generator))
-        return torch.cat(rows) - normaliser
+        return torch.cat(rows) / self.config.temperature - normaliser
 
     def starts(self, replay: TrialReplay, generator: torch.Generator) -> Tensor:
         """Start observations of every task, drawn from the trials stored under it, `(P, U, observation_dim)`."""
@@ -136,7 +136,7 @@ class Relabeller:
     def log_normaliser(
         self, replay: TrialReplay, inference: TaskInference, learner: SoftActorCritic, start: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """log Z_psi = log mean_m exp U_psi(T_m) over stored trials of each task, `(P,)`."""
+        """log Z_psi = log mean_m exp (U_psi(T_m) / temperature) over stored trials of each task, `(P,)`."""
         chosen = self._members(replay, self.config.normaliser_trials, generator)
         values = []
         for chunk in chosen.T.split(self._chunk(replay, inference, learner)):
@@ -144,7 +144,7 @@ class Relabeller:
             rewards = replay.data["reward"][flat].unsqueeze(1)
             belief = self._beliefs(flat, rewards, replay, inference, learner)
             values.append(utility(learner, belief.view(len(chunk), len(start), -1), start, generator))
-        stacked = torch.cat(values)
+        stacked = torch.cat(values) / self.config.temperature
         return torch.logsumexp(stacked, 0) - torch.log(torch.tensor(float(len(stacked)), device=stacked.device))
 
     def _beliefs(self, slots: Tensor, rewards: Tensor, replay: TrialReplay, inference: TaskInference, learner: SoftActorCritic) -> Tensor:

@@ -17,7 +17,19 @@ from dmrlad_bench.agents.inference import Segments
 from dmrlad_bench.agents.interface import Problem
 
 SMALLEST_DEVIATION = 1e-3
-SHARD_KEYS = ("observation", "next_observation", "action", "reward", "terminated", "outcome", "episode", "task_index", "length", "held_out", "copy")
+SHARD_KEYS = (
+    "observation",
+    "next_observation",
+    "action",
+    "reward",
+    "terminated",
+    "outcome",
+    "episode",
+    "task_index",
+    "length",
+    "held_out",
+    "copy",
+)
 
 
 class Statistics:
@@ -130,18 +142,23 @@ class TrialReplay:
         self._sides = {}
         for side in (False, True):
             members = self.trials[self.data["held_out"][: self.size] == side]
+            members = members if len(members) else self.trials  # a first iteration of a single trial has only one side
             self._sides[side] = (members, (lengths[members]).cumsum(0))
 
-    def draw_originals(self, count: int, generator: torch.Generator) -> Tensor:
-        """Slots `(count,)` of trials stored as they were lived, drawn with replacement."""
-        originals = self.trials[~self.data["copy"][: self.size]]
+    def draw_originals(self, count: int, fresh: Tensor, generator: torch.Generator) -> Tensor:
+        """Slots `(count,)`, drawn with replacement, of trials stored as they were lived; those at `fresh` are left out."""
+        earlier = ~self.data["copy"][: self.size]
+        earlier[fresh] = False
+        originals = self.trials[earlier]
+        if len(originals) == 0:
+            return fresh[:0]
         return originals[torch.randint(len(originals), (count,), generator=generator, device=self.device)]
 
     def best_final_beliefs(self) -> Tensor:
         """Belief at the end of the stored trial with the highest return, for every task that has trials, `(tasks, belief_dim)`."""
         returns = self.data["reward"][: self.size].sum(-1)
         owner = self.data["task_index"][: self.size]
-        order = torch.argsort(returns)
+        order = torch.argsort(returns, stable=True)
         best = torch.full((int(owner.max()) + 1,), -1, device=self.device)
         best.scatter_reduce_(0, owner[order], torch.arange(self.size, device=self.device), "amax")
         slots = order[best[best >= 0]]
@@ -149,15 +166,14 @@ class TrialReplay:
 
     def draw_steps(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Trial and step indices `(count,)` of steps drawn uniformly."""
-        return self._locate(self.trials, self.ends, count, generator)
+        trial, flat = self._draw(self.ends, count, generator)
+        return trial, flat - (self.ends[trial] - self.data["length"][trial])
 
-    def _locate(self, trials: Tensor, ends: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _draw(self, ends: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """`count` uniform draws below `ends[-1]`, and which of the intervals that end at `ends` they fall into."""
         uniform = torch.rand(count, generator=generator, device=self.device, dtype=torch.float64)
         flat = (uniform * ends[-1]).long()
-        entry = torch.searchsorted(ends, flat, right=True).clamp(max=len(ends) - 1)
-        trial = trials[entry]
-        step = flat - (ends[entry] - self.data["length"][trial])
-        return trial, step
+        return torch.searchsorted(ends, flat, right=True).clamp(max=len(ends) - 1), flat
 
     def batch(self, count: int, next_belief: bool, generator: torch.Generator) -> Batch:
         """Transitions with their beliefs; the bootstrap state holds the belief unless `next_belief`."""
@@ -175,9 +191,11 @@ class TrialReplay:
 
     def segments(self, count: int, length: int, window: int, held_out: bool, difference: bool, generator: torch.Generator) -> Segments:
         """`count` stretches of `length` consecutive targets with their context, every step equally likely to be a target."""
-        trial, anchor = self._locate(*self._sides[held_out], count, generator)
-        offset = torch.randint(0, length, (count,), generator=generator, device=self.device)
-        start = anchor - offset
+        trials, ends = self._sides[held_out]
+        reach = ends + (length - 1) * torch.arange(1, len(trials) + 1, device=self.device)  # a stretch may begin before its trial
+        entry, flat = self._draw(reach, count, generator)
+        trial = trials[entry]
+        start = flat - reach[entry] + self.data["length"][trial]
         target = start.unsqueeze(-1) + torch.arange(length, device=self.device)
         first = start - window if window else torch.zeros_like(start)
         context = first.unsqueeze(-1) + torch.arange(window + length - 1 if window else self.steps - 1, device=self.device)
@@ -221,4 +239,6 @@ class TrialReplay:
 
     def add_shard(self, shard: dict[str, np.ndarray]) -> None:
         """Store a shard's trials again (statistics are restored from the checkpoint, not from here)."""
-        self.add({name: torch.as_tensor(shard[name], device=self.device) for name in SHARD_KEYS})
+        trials = {name: torch.as_tensor(shard[name], device=self.device) for name in SHARD_KEYS}
+        for part in range(0, len(shard["length"]), self.capacity):  # originals and copies may exceed the ring together
+            self.add({name: value[part : part + self.capacity] for name, value in trials.items()})

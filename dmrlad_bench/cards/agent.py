@@ -9,14 +9,14 @@ from __future__ import annotations
 import tomllib
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from dmrlad_bench.cards.reading import CardError, CardModel, digest, nearest, read_toml, register_folder, validate
 
 BUDGETS = ("smoke", "quick", "standard", "full")
-Widths = tuple[int, ...]
+Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 MERGES_OF_A_FIXED_WINDOW = ("linear", "mlp")
 
 
@@ -30,7 +30,7 @@ class Inference(CardModel):
     window: int = Field(default=10, ge=0, description="transitions in the context; 0 = the whole trial so far")
     merge: Literal["mean", "softmax_of_sum", "softmax_of_product", "linear", "mlp"] = "mean"
     prior: Literal["fixed", "learned"] = "fixed"
-    prior_deviation: float = Field(default=0.5, gt=0)
+    prior_deviation: float = Field(default=0.5, gt=0, le=50)
     encoder_hidden: Widths = (470, 470)
     decoder_hidden: Widths = (470, 470)
     state_target: Literal["next", "difference"] = "next"
@@ -98,6 +98,7 @@ class Relabel(CardModel):
 
     kind: Literal["none", "random", "hfr"] = "hfr"
     draw: Literal["sample", "greedy"] = "sample"
+    temperature: float = Field(default=1.0, gt=0, description="of the draw, in units of return; log Z is taken at the same temperature")
     context: Literal["window", "trajectory"] = "trajectory"
     utility_batch: int = Field(default=256, ge=1, description="start observations a utility is averaged over")
     normaliser_trials: int = Field(default=20, ge=1, description="M, stored trials that log Z of a task is estimated from")
@@ -109,14 +110,15 @@ class Exploration(CardModel):
     """Where training data come from, beyond the stochastic policy."""
 
     initial: Literal["policy", "coloured"] = Field(default="coloured", description="actions of the initial iterations")
-    initial_iterations: int = Field(default=1, ge=1)
+    initial_iterations: int = Field(default=1, ge=1, description="iterations that visit every training task")
     colour_low: float = Field(default=0.0, ge=0, description="lowest exponent of the noise's power spectrum (0 = white)")
     colour_high: float = Field(default=2.0, ge=0, description="highest exponent (2 = Brownian)")
-    constant_share: float = Field(default=0.0, ge=0, le=1, description="share of initial episodes with one direction throughout")
+    constant_share: float = Field(default=0.0, ge=0, le=1, description="share of noise-driven episodes with one direction throughout")
     coloured_share: float = Field(default=0.0, ge=0, le=1, description="share of later trials that coloured noise drives")
     sampled_share: float = Field(default=0.0, ge=0, le=1, description="share of training trials that act on sampled beliefs")
     sampled_from: Literal["posterior", "stored"] = Field(
-        default="posterior", description="posterior: draws from the current belief (at first the prior); stored: of the best stored trial of a random task"
+        default="posterior",
+        description="posterior: draws from the current belief (at first the prior); stored: of the best stored trial of a random task",
     )
     resample_interval: int = Field(default=0, ge=0, description="steps a sampled belief is held; 0 = the episode")
 
@@ -133,7 +135,7 @@ class Schedule(CardModel):
     iterations: int = Field(default=501, ge=1)
     tasks_per_iteration: int = Field(default=10, ge=1)
     trials_per_task: int = Field(default=1, ge=1)
-    initial_steps_per_task: int = Field(default=100, ge=1, description="least number of steps of every training task in iteration 1")
+    initial_steps_per_task: int = Field(default=100, ge=1, description="least steps of every training task in each initial iteration")
     reconstruction_updates: int = Field(default=5000, ge=0)
     policy_updates: int = Field(default=2000, ge=0)
     evaluation_interval: int = Field(default=10, ge=1, description="iterations between evaluations")
@@ -205,6 +207,11 @@ def load_agent(name: str | Path) -> AgentCard:
         path = Path(text)
     elif text in agent_names():
         path = register_folder("agents") / f"{text}.toml"
+    elif ":" in text:
+        raise CardError(
+            f"agent {text!r}: a class cannot be named here yet; accepted: {', '.join(agent_names())}, or the path of a TOML file "
+            "(from Python, dmrlad_bench.evaluate takes any agent object)"
+        )
     else:
         raise CardError(
             f"unknown agent {text!r}{nearest(text, agent_names())}; accepted: {', '.join(agent_names())}, or the path of a TOML file"
@@ -246,7 +253,8 @@ def _resolve(card: AgentCard, family: str, budget: str, above: tuple[Path, ...])
         raise CardError(f"{card.path}: key 'extends': the card extends itself by way of {card.extends!r}")
     content: dict[str, Any] = {}
     if card.extends is not None:
-        content = _resolve(load_agent(card.extends), family, budget, (*above, card.path))
+        extended = card.path.parent / card.extends if card.extends.endswith(".toml") else card.extends
+        content = _resolve(load_agent(extended), family, budget, (*above, card.path))
     for name in ("algorithm", "task_observable"):
         if getattr(card, name) is not None:
             content[name] = getattr(card, name)

@@ -61,6 +61,12 @@ class Reference(CardModel):
     random: float
     oracle: float
 
+    @model_validator(mode="after")
+    def _ordered(self) -> Reference:
+        if self.oracle <= self.random:
+            raise ValueError(f"oracle must exceed random, got {self.oracle} and {self.random}")
+        return self
+
 
 class FamilyCard(CardModel):
     """One task family. `envs/<name>.toml` is the record; `dmrlad_bench.envs` turns it into environments."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,20 +46,23 @@ def load_trained(run: Run) -> tuple[Agent, int]:
         print_notice(f"{run.folder}: ran on cuda, which torch does not see here; scored on the cpu, where last digits may differ")
         config = config.model_copy(update={"device": "cpu"})
     iteration, state = _newest(run.folder)
-    agent = make_agent(config, TaskFamily(config.family))
-    load_agent_state(agent, state, run.folder, iteration)
+    agent: Any = make_agent(config, TaskFamily(config.family))
+    if hasattr(agent, "load_state_dict"):
+        with fitting(run.folder, iteration):
+            agent.load_state_dict(state["agent"])
     return agent, iteration
 
 
-def load_agent_state(agent: Any, state: dict[str, Any], folder: Path, iteration: int) -> None:
-    """Hand an agent its part of a checkpoint; raises `CardError` where it does not fit, as after a change of the code."""
-    if not hasattr(agent, "load_state_dict"):
-        return
+@contextmanager
+def fitting(folder: Path, iteration: int) -> Iterator[None]:
+    """What a checkpoint's content is loaded under: content of another shape, as after a change of the code, is a `CardError`."""
     try:
-        agent.load_state_dict(state["agent"])
+        yield
+    except CardError:
+        raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        fault = " ".join(str(error).split())
-        raise CardError(f"{folder}: checkpoint {iteration} does not fit the agent of this version: {type(error).__name__}: {fault}") from error
+        fault = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise CardError(f"{folder}: checkpoint {iteration} does not fit this version of the program: {fault}") from error
 
 
 def print_notice(text: str) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dmrlad_bench.agents.interface import Agent
 from dmrlad_bench.cards import CardError, load_agent, resolve_agent
+from dmrlad_bench.envs.cores import available_cores
 from dmrlad_bench.envs.family import TaskFamily, family
+from dmrlad_bench.harness.agent import load_trained
 from dmrlad_bench.harness.collect import Environments
 from dmrlad_bench.harness.evaluate import EPISODES, score
-from dmrlad_bench.harness.run import Run, RunConfig, allowed_cores, read_config, resolve_device, run_name
-from dmrlad_bench.harness.train import load_trained, train_run
+from dmrlad_bench.harness.machine import torch_threads
+from dmrlad_bench.harness.run import CONFIG_FILE, Run, RunConfig, read_config, resolve_device, run_name
+from dmrlad_bench.harness.train import train_run
 from dmrlad_bench.reports.scores import TrialScores
 
 OUT = Path("runs")
@@ -45,10 +50,9 @@ def plan(
     config = resolve_agent(card, solved.name, budget, tuple(overrides))
     if seed < 0:
         raise CardError(f"seed: expected a whole number from 0 on, got {seed}")
-    if threads is not None and threads < 1:
-        raise CardError(f"threads: expected at least 1, got {threads}")
+    _check_threads(threads)
     folder = Path(OUT if out is None else out) / solved.name / run_name(config.name, budget, seed)
-    if resume and (folder / "config.toml").exists():
+    if resume and os.path.exists(folder / CONFIG_FILE):
         recorded = read_config(folder)
         device = recorded.device if device == "auto" else device
         threads = recorded.threads if threads is None else threads
@@ -57,7 +61,7 @@ def plan(
         budget=budget,
         seed=seed,
         device=resolve_device(device),
-        threads=allowed_cores() if threads is None else threads,
+        threads=available_cores() if threads is None else threads,
         agent=config,
         family=solved.card,
     )
@@ -124,32 +128,47 @@ def evaluate(
         episodes: K, consecutive episodes in each task.
         deterministic: whether the agent acts without noise.
         seed: for agent objects; a run is scored with its own seed, so its final scores come out again.
-        threads: of the simulation; None = as many as there are cores allowed.
+        threads: of torch and of the simulation, None = the run's own; for agent objects of the simulation only, None = as many as
+            there are cores allowed.
 
     Raises:
         CardError: not a run, not an agent, no such split, or a family of other sizes.
     """
+    _check_threads(threads)
     if isinstance(agent, str | Path):
         agent = Run(Path(agent))
+    options: dict[str, Any] = {"episodes": episodes, "deterministic": deterministic}
     if isinstance(agent, Run):
         config = agent.config
         solved = TaskFamily(config.family) if env is None else _family(env)
         if env is not None and (solved.observation_dim, solved.action_dim) != _sizes(TaskFamily(config.family)):
             raise CardError(f"env {solved.id}: observations and actions have other sizes than those of the run's family {config.env}")
-        actor, iteration = load_trained(agent)
-        sequence = config.evaluation_seed(iteration, split, deterministic)
-    else:
-        missing = [name for name in AGENT_MEMBERS if not callable(getattr(agent, name, None))]
-        if missing:
-            raise CardError(f"agent {type(agent).__name__}: has no {', '.join(missing)}; an agent has begin_trial, act and observe")
-        if env is None:
-            raise CardError("env: an agent object needs one")
-        actor, solved, sequence = agent, _family(env), np.random.SeedSequence(seed)
-    environments = Environments(solved, getattr(actor, "task_observable", False), threads if threads is not None else allowed_cores())
+        threads = config.threads if threads is None else threads
+        with torch_threads(threads):
+            actor, iteration = load_trained(agent)
+            sequence = config.evaluation_seed(iteration, split, deterministic)
+            return _score(actor, solved, split, sequence, threads, options)
+    missing = [name for name in AGENT_MEMBERS if not callable(getattr(agent, name, None))]
+    if missing:
+        raise CardError(f"agent {type(agent).__name__}: has no {', '.join(missing)}; an agent has begin_trial, act and observe")
+    if env is None:
+        raise CardError("env: an agent object needs one")
+    return _score(agent, _family(env), split, np.random.SeedSequence(seed), threads or available_cores(), options)
+
+
+def _score(
+    agent: Agent, solved: TaskFamily, split: str, sequence: np.random.SeedSequence, threads: int, options: dict[str, Any]
+) -> TrialScores:
+    environments = Environments(solved, getattr(agent, "task_observable", False), threads)
     try:
-        return score(environments, actor, split, sequence, episodes=episodes, deterministic=deterministic)
+        return score(environments, agent, split, sequence, **options)
     finally:
         environments.close()
+
+
+def _check_threads(threads: int | None) -> None:
+    if threads is not None and threads < 1:
+        raise CardError(f"threads: expected at least 1, got {threads}")
 
 
 def _family(env: str | Path | TaskFamily) -> TaskFamily:

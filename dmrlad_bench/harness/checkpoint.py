@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,21 @@ from dmrlad_bench.cards import CardError
 FORMAT_VERSION = 1
 KEPT = 2
 PARTIAL = ".partial"
+CHECKPOINT_NAME = re.compile(r"checkpoint-(\d{6,})\.json")
 
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file so that a crash leaves either the old one or the new one, never a part."""
     partial = path.with_name(path.name + PARTIAL)
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:  # a full disk: give back what the part took
+        partial.unlink(missing_ok=True)
+        raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -37,7 +43,8 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 def checkpoint_iterations(folder: Path) -> list[int]:
     """Iterations that have a checkpoint in `folder`, newest first; whether they are whole is not looked at."""
-    return sorted((int(path.stem.removeprefix("checkpoint-")) for path in folder.glob("checkpoint-*.json")), reverse=True)
+    found = (CHECKPOINT_NAME.fullmatch(path.name) for path in folder.glob("checkpoint-*.json"))
+    return sorted((int(match[1]) for match in found if match), reverse=True)
 
 
 def save_checkpoint(folder: Path, iteration: int, state: dict[str, Any]) -> None:
@@ -109,10 +116,13 @@ def read_tensors(path: Path, expected: str) -> dict[str, np.ndarray]:
         raise CardError(f"{path}: not a safetensors file: {error}") from None
 
 
-def remove_partial(folder: Path) -> None:
-    """Delete what an interrupted write left behind."""
+def remove_leftovers(folder: Path) -> None:
+    """Delete what an interrupted write left behind: parts, and tensors whose checkpoint was never or is no longer there."""
     for path in [*folder.glob(f"*{PARTIAL}"), *folder.glob(f"replay/*{PARTIAL}")]:
         path.unlink(missing_ok=True)
+    for path in folder.glob("checkpoint-*.safetensors"):
+        if not path.with_suffix(".json").exists():
+            path.unlink(missing_ok=True)
 
 
 def _stem(iteration: int) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import socket
 import time
 from collections import deque
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from dmrlad_bench.cards import CardError
 from dmrlad_bench.harness.checkpoint import write_atomic
 
 PROGRESS_FILE = "progress.csv"
@@ -27,7 +30,7 @@ class Table:
     def __init__(self, path: Path, last_iteration: int) -> None:
         self.path = path
         self.columns: list[str] = list(LEADING)
-        self.rows = [row for row in _read_rows(path) if int(row["iteration"]) <= last_iteration]
+        self.rows = _read_rows(path, last_iteration)
         for row in self.rows:
             self.columns += [name for name in row if name not in self.columns]
         self._rewrite()
@@ -43,6 +46,8 @@ class Table:
         else:
             with self.path.open("a", newline="") as file:
                 file.write(self._format([text]))
+                file.flush()
+                os.fsync(file.fileno())  # the row stands before the checkpoint that says the iteration is over
 
     def _rewrite(self) -> None:
         write_atomic(self.path, (",".join(self.columns) + "\n" + self._format(self.rows)).encode())
@@ -53,18 +58,59 @@ class Table:
         return text.getvalue()
 
 
-def _read_rows(path: Path) -> list[dict[str, str]]:
-    """Whole rows of the file; a kill may have cut the last one."""
+def _read_rows(path: Path, last_iteration: int) -> list[dict[str, str]]:
+    """Whole rows of the file up to an iteration; a kill may have cut the last one."""
     if not path.exists():
         return []
-    lines = path.read_text().splitlines(keepends=True)
-    rows = csv.reader(line for line in lines if line.endswith("\n"))
-    columns = next(rows, [])
-    return [dict(zip(columns, row, strict=True)) for row in rows if len(row) == len(columns)]
+    try:
+        lines = path.read_text().splitlines(keepends=True)
+        read = csv.reader(line for line in lines if line.endswith("\n"))
+        columns = next(read, [])
+        rows = [dict(zip(columns, row, strict=True)) for row in read if len(row) == len(columns)]
+        return [row for row in rows if int(row["iteration"]) <= last_iteration]
+    except (csv.Error, KeyError, ValueError):
+        raise CardError(f"{path}: not the table that a run writes; move it away to continue without its rows") from None
 
 
 def _number(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.6g}"
+
+
+class Events:
+    """A new TensorBoard event file of the folder. Written at once: in a `SummaryWriter`'s thread a full disk ends in a traceback.
+
+    Args:
+        folder: the run folder.
+        purge_step: environment steps from which earlier event files of the folder do not count any more; None = all of them count.
+    """
+
+    def __init__(self, folder: Path, purge_step: int | None) -> None:
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        seconds, nanoseconds = divmod(time.time_ns(), 10**9)  # TensorBoard reads the files in the order of their names
+        name = f"events.out.tfevents.{seconds:010}.{nanoseconds:09}.{socket.gethostname()}.{os.getpid()}"
+        self._file = (folder / name).open("xb")
+        self._records = RecordWriter(self._file)
+        self._proto: tuple[Any, Any] = event_pb2, summary_pb2  # their classes are made at run time, so no type checker knows them
+        self._write(file_version="brain.Event:2")
+        if purge_step is not None:
+            session = self._proto[0].SessionLog
+            self._write(step=purge_step, session_log=session(status=session.START))
+
+    def add(self, scalars: dict[str, float], step: int) -> None:
+        """Record scalars at one step."""
+        summary = self._proto[1].Summary
+        values = [summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
+        self._write(step=step, summary=summary(value=values))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _write(self, **content: Any) -> None:
+        self._records.write(self._proto[0].Event(wall_time=time.time(), **content).SerializeToString())
+        self._records.flush()
 
 
 class RunLog:
@@ -79,11 +125,9 @@ class RunLog:
     """
 
     def __init__(self, folder: Path, title: str, iterations: int, start: tuple[int, int], quiet: bool) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # with torch, seconds of import
-
         iteration, steps = start
         self.table = Table(folder / PROGRESS_FILE, iteration)
-        self.writer = SummaryWriter(str(folder), purge_step=steps + 1 if iteration else None)
+        self.events = Events(folder, steps + 1 if iteration else None)
         self.title, self.iterations = title, iterations
         self.console = Console(stderr=True, highlight=False)
         self.quiet = quiet
@@ -109,16 +153,12 @@ class RunLog:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._bar is not None:
             self._bar.stop()
-        self.writer.close()
+        self.events.close()
 
     def iteration(self, row: dict[str, float]) -> None:
         """Record one iteration: the `LEADING` columns, then `charts/...`, `losses/...` and `eval/...`."""
         self.table.add(row)
-        steps = int(row["environment_steps"])
-        for name, value in row.items():
-            if name not in LEADING:
-                self.writer.add_scalar(name, value, steps)
-        self.writer.flush()
+        self.events.add({name: value for name, value in row.items() if name not in LEADING}, int(row["environment_steps"]))
 
     def show(self, row: dict[str, float]) -> None:
         """Bring the progress display up to date."""

@@ -1,4 +1,4 @@
-"""What a run ran on: host, device and package versions."""
+"""What a run runs on: host, device and package versions; torch's threads."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
+from dmrlad_bench.envs.cores import available_cores
 from dmrlad_bench.reports.results import Host
 
 PACKAGES = ("dmrlad-bench", "torch", "numpy", "scipy", "mujoco", "gymnasium", "metaworld", "safetensors")
@@ -50,11 +53,24 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor() or "unknown")
 
 
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch use `count` threads, and afterwards as many as before."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def diagnosis() -> dict[str, str]:
     """What a bug report needs to say."""
     import torch
 
-    from dmrlad_bench.harness.run import allowed_cores, resolve_device
+    from dmrlad_bench.harness.run import resolve_device
 
     device = resolve_device("auto")
     machine = host(device)
@@ -62,7 +78,7 @@ def diagnosis() -> dict[str, str]:
         **packages(),
         "system": machine.system,
         "processor": f"{machine.processor}, {machine.machine}",
-        "cores": f"{machine.cores}, allowed {allowed_cores()}",
+        "cores": f"{machine.cores}, allowed {available_cores()}",
         "torch threads": str(torch.get_num_threads()),
         "device": device if machine.accelerator is None else f"{device}: {machine.accelerator}",
         "renderer": _renderer(),

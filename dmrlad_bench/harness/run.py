@@ -15,12 +15,14 @@ import tomli_w
 from pydantic import Field
 
 from dmrlad_bench.cards import AgentConfig, CardError, FamilyCard
+from dmrlad_bench.cards.family import UNHASHED
 from dmrlad_bench.cards.reading import CardModel, read_toml, validate
 from dmrlad_bench.harness.checkpoint import PARTIAL, write_atomic
 from dmrlad_bench.reports.results import RESULT_FILE, Result, read_result
 
 CONFIG_FILE = "config.toml"
 LOCK_FILE = "run.lock"
+MADE_BEFORE_CONFIG = {LOCK_FILE, CONFIG_FILE + PARTIAL}  # what a run killed at its very start leaves
 DEVICES = ("auto", "cpu", "cuda")
 PARTS = ("environment", "agent", "evaluation", "tasks")
 
@@ -65,7 +67,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether the result is there."""
-        return (self.folder / RESULT_FILE).exists()
+        return os.path.exists(self.folder / RESULT_FILE)
 
     @property
     def result(self) -> Result:
@@ -78,76 +80,76 @@ def run_name(agent: str, budget: str, seed: int) -> str:
     return f"{agent}--{budget}--seed{seed}"
 
 
-def allowed_cores() -> int:
-    """CPU cores this process may use: its affinity, and the control group's quota where there is one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            cores = min(cores, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass  # no control group of version 2: the affinity is all there is to know
-    return cores
-
-
 def resolve_device(device: str) -> Literal["cpu", "cuda"]:
     """`cpu` or `cuda`; `auto` takes a GPU where torch sees one. Raises `CardError` where the device is not there."""
     if device not in DEVICES:
         raise CardError(f"unknown device {device!r}; accepted: {', '.join(DEVICES)}")
     if device == "cpu":
         return "cpu"
-    import torch  # seconds of import that the commands without training do not pay
-
-    if torch.cuda.is_available():
+    if has_cuda():
         return "cuda"
     if device == "cuda":
         raise CardError("device 'cuda': torch sees no CUDA device here; accepted here: auto, cpu")
     return "cpu"
 
 
+def has_cuda() -> bool:
+    """Whether torch sees a CUDA device."""
+    import torch  # seconds of import that the commands without training do not pay
+
+    return torch.cuda.is_available()
+
+
 def read_config(folder: Path) -> RunConfig:
     """Read `config.toml` of a run folder; raises `CardError`."""
     path = folder / CONFIG_FILE
-    if not path.exists():
+    if not os.path.exists(path):
         raise CardError(f"{folder}: not a run folder: it has no {CONFIG_FILE}")
     return validate(RunConfig, read_toml(path), str(path))
 
 
-def check_folder(folder: Path, resume: bool) -> None:
-    """Refuse a folder that a new run would overwrite, or that cannot be written. Changes nothing.
+def check_folder(config: RunConfig, folder: Path, resume: bool) -> None:
+    """Refuse a folder that a run with this configuration cannot use. Changes nothing.
 
     Raises:
-        CardError: not writable, or not empty where `resume` is off, or not a run folder where it is on.
+        CardError: not writable; not empty where `resume` is off; where it is on, not a run folder or one of another configuration.
     """
-    if folder.exists() and not folder.is_dir():
-        raise CardError(f"{folder}: is a file; the run's folder is made there")
-    ancestor = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not ancestor.is_dir() or not os.access(ancestor, os.W_OK | os.X_OK):
-        raise CardError(f"{folder}: cannot be written: {ancestor} is not a folder with write permission")
-    content = [path.name for path in folder.iterdir()] if folder.exists() else []
-    if not content:
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise CardError(f"{folder}: is a file; the run's folder is made there")
+        ancestor = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not ancestor.is_dir() or not os.access(ancestor, os.W_OK | os.X_OK):
+            raise CardError(f"{folder}: cannot be written: {ancestor} is not a folder with write permission")
+        content = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    except OSError as error:
+        raise CardError(f"{folder}: cannot be used: {error.strerror}") from None
+    if not content - MADE_BEFORE_CONFIG:
         return
     if not resume:
         raise CardError(f"{folder}: exists and is not empty; pass --resume to continue it, or another --out")
-    if CONFIG_FILE not in content and any(name != LOCK_FILE and not name.endswith(PARTIAL) for name in content):
+    if CONFIG_FILE not in content:
         raise CardError(f"{folder}: cannot be resumed: it is not empty and has no {CONFIG_FILE}")
+    _check_same(config, read_config(folder), folder / CONFIG_FILE)
 
 
-def settle(config: RunConfig, folder: Path) -> None:
-    """Write `config.toml`, or compare with the one that is there.
-
-    Raises:
-        CardError: another configuration is recorded; the message names the first differing key.
-    """
+def settle(config: RunConfig, folder: Path) -> RunConfig:
+    """Write `config.toml` where there is none yet; returns what it holds."""
     path = folder / CONFIG_FILE
-    if not path.exists():
-        write_atomic(path, config.toml())
-        return
-    recorded, asked = (dict(_leaves(entry.model_dump(mode="json"))) for entry in (read_config(folder), config))
-    for key in recorded | asked:
-        there, here = recorded.get(key), asked.get(key)
-        if there != here:
-            raise CardError(f"{path}: cannot resume with another configuration: key {key!r} is {there!r} there, asked for {here!r}")
+    if path.exists():
+        return read_config(folder)
+    write_atomic(path, config.toml())
+    return config
+
+
+def _check_same(config: RunConfig, recorded: RunConfig, path: Path) -> None:
+    """Raises `CardError` with the first key that differs; prose and reference scores, which change no run, may."""
+    prose: Any = {"agent": {"description"}, "family": UNHASHED}
+    there, here = (dict(_leaves(entry.model_dump(mode="json", exclude=prose))) for entry in (recorded, config))
+    for key in there | here:
+        if there.get(key) != here.get(key):
+            raise CardError(
+                f"{path}: cannot resume with another configuration: key {key!r} is {there.get(key)!r} there, asked for {here.get(key)!r}"
+            )
 
 
 def _leaves(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -173,6 +175,8 @@ def locked(folder: Path) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise CardError(f"{folder}: another process is running here; wait for it, or choose another --out") from None
+        except OSError as error:
+            raise CardError(f"{folder}: cannot be locked: {error.strerror}; choose another --out") from None
         yield

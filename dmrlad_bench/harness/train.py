@@ -17,7 +17,7 @@ import numpy as np
 from dmrlad_bench.agents.interface import Diverged, Metrics, Trials
 from dmrlad_bench.cards import CardError
 from dmrlad_bench.envs.family import TaskFamily
-from dmrlad_bench.harness.agent import load_agent_state, make_agent, print_notice
+from dmrlad_bench.harness.agent import fitting, make_agent, print_notice
 from dmrlad_bench.harness.checkpoint import (
     checkpoint_iterations,
     load_checkpoint,
@@ -76,7 +76,7 @@ def train_run(config: RunConfig, folder: Path, *, resume: bool, command: list[st
         Interrupted: Ctrl-C or a termination signal.
     """
     check_folder(config, folder, resume)
-    with locked(folder), _disk_failures(folder), torch_threads(config.threads):
+    with locked(folder), _disk_failures(folder):
         check_folder(config, folder, resume)  # again: another process may have used the folder before it was locked
         config = settle(config, folder)
         run = Run(folder)
@@ -85,20 +85,26 @@ def train_run(config: RunConfig, folder: Path, *, resume: bool, command: list[st
             _remove_replay(folder)
             return run
         remove_leftovers(folder)
-        session = _Session(config, folder, command)
-        try:
-            session.start()
-            session.go(quiet)
-        except KeyboardInterrupt:
-            saved = f"nothing is saved yet in {folder}" if session.saved is None else f"iteration {session.saved} is saved in {folder}"
-            again = command if "--resume" in command else [*command, "--resume"]
-            raise Interrupted(f"interrupted: {saved}; continue with: {shlex.join(again)}") from None
-        except Diverged as error:
-            last = folder / f"checkpoint-{session.saved:06d}.json"
-            raise RunFailed(f"stopped at environment step {session.environment_steps}: {error}; last checkpoint: {last}") from None
-        finally:
-            session.environments.close()
+        with torch_threads(config.threads):
+            _sit(config, folder, command, quiet)
         return run
+
+
+def _sit(config: RunConfig, folder: Path, command: list[str], quiet: bool) -> None:
+    """One sitting, from wherever the folder is to the result; how it ends early becomes one line."""
+    session = _Session(config, folder, command)
+    try:
+        session.start()
+        session.go(quiet)
+    except KeyboardInterrupt:
+        saved = f"nothing is saved yet in {folder}" if session.saved is None else f"iteration {session.saved} is saved in {folder}"
+        again = command if "--resume" in command else [*command, "--resume"]
+        raise Interrupted(f"interrupted: {saved}; continue with: {shlex.join(again)}") from None
+    except Diverged as error:
+        last = folder / f"checkpoint-{session.saved:06d}.json"
+        raise RunFailed(f"stopped at environment step {session.environment_steps}: {error}; last checkpoint: {last}") from None
+    finally:
+        session.environments.close()
 
 
 @contextmanager
@@ -138,7 +144,7 @@ class _Session:
         found = checkpoint_iterations(self.folder)
         for number, iteration in enumerate(found):
             try:
-                self._restore(load_checkpoint(self.folder, iteration))
+                self._restore(iteration)
                 break
             except CardError as error:
                 if number == len(found) - 1:
@@ -285,17 +291,19 @@ class _Session:
             save_checkpoint(self.folder, self.position.iteration, state)
             self.saved = self.position.iteration
 
-    def _restore(self, state: dict[str, Any]) -> None:
-        position = Position(**state["position"])
-        if hasattr(self.agent, "load_replay_shards"):
-            if str(position.iteration) in position.shards:  # the one shard that an older checkpoint can do without
-                next(load_shards(self.folder, {str(position.iteration): position.shards[str(position.iteration)]}))
-            self.agent.load_state_dict(state["agent"])
-            self.agent.load_replay_shards(load_shards(self.folder, position.shards))
-        elif hasattr(self.agent, "load_state_dict"):
-            self.agent.load_state_dict(state["agent"])
-        for name, generator in self.generators.items():
-            generator.bit_generator.state = state["generators"][name]
+    def _restore(self, iteration: int) -> None:
+        state = load_checkpoint(self.folder, iteration)
+        with fitting(self.folder, iteration):
+            position = Position(**state["position"])
+            if hasattr(self.agent, "load_replay_shards"):
+                if str(iteration) in position.shards:  # the one shard that an older checkpoint can do without
+                    next(load_shards(self.folder, {str(iteration): position.shards[str(iteration)]}))
+                self.agent.load_state_dict(state["agent"])
+                self.agent.load_replay_shards(load_shards(self.folder, position.shards))
+            elif hasattr(self.agent, "load_state_dict"):
+                self.agent.load_state_dict(state["agent"])
+            for name, generator in self.generators.items():
+                generator.bit_generator.state = state["generators"][name]
         self.position, self.environment_steps = position, position.environment_steps
         self._began = time.perf_counter() - position.seconds
 

@@ -42,6 +42,26 @@ def result_table(result: Result) -> Group:
     return scores_table(title, [matrix.scores(result.family.reference) for matrix in result.final])
 
 
+def runs_table(results: Sequence[Result]) -> Group:
+    """One row for each run: the headline, which is the last episode of the test trials under deterministic actions."""
+    table = Table("agent", "family", "budget")
+    for name in ("seed", "return", "success", "normalised"):
+        table.add_column(name, justify="right")
+    for result in results:
+        scores = result.scores()
+        normalised = scores.normalised
+        table.add_row(
+            result.agent.name,
+            result.family.id,
+            result.budget,
+            str(result.seed),
+            f"{scores.mean_returns[-1]:.2f}",
+            f"{scores.success_rates[-1]:.2f}",
+            "-" if normalised is None else f"{normalised[:, -1].mean():.3f}",
+        )
+    return Group(Text("all runs: the last episode of the trials on the test tasks, deterministic actions"), table)
+
+
 def phases_table(result: Result) -> Group:
     """Wall seconds of a run by phase, and each phase's share."""
     seconds = result.wall_seconds
