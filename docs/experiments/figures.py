@@ -42,7 +42,7 @@ def draw(name: str, runs: list[tuple[str, Result]]) -> Path:
     axes[1].set(title="success", xlabel="environment steps, thousands", ylabel="share of tasks", ylim=(-0.02, 1.02))
     if name in STANDING_STILL:
         axes[0].axhline(STANDING_STILL[name], color="grey", linewidth=0.8, linestyle="--", label="standing still")
-    axes[0].legend(fontsize=8)
+    axes[0].legend(fontsize=8, loc="best", framealpha=0.6)
     path = FOLDER / f"{name}.png"
     figure.savefig(path, dpi=110)
     plt.close(figure)
