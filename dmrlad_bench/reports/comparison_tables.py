@@ -1,0 +1,174 @@
+"""The tables of a comparison: headline, normalised scores, adaptation over the episodes of a trial, all families together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from dmrlad_bench.reports.comparison import CONFIDENCE, REPETITIONS, Comparison, Estimate
+from dmrlad_bench.reports.formats import ReportTable, check_format, csv_text, estimate_text, latex, markdown, plain, seeds_note
+from dmrlad_bench.reports.mixing import Group
+
+DIGITS = {"return": 2}
+OTHER_DIGITS = 3
+NOTHING = "-"
+
+
+def comparison_text(comparison: Comparison, form: str) -> str:
+    """The comparison as text in one of the accepted formats; raises `CardError` for another."""
+    check_format(form)
+    if form == "csv":
+        return csv_text(list(comparison_records(comparison)))
+    return {"table": plain, "markdown": markdown, "latex": latex}[form](comparison_tables(comparison))
+
+
+def comparison_tables(comparison: Comparison) -> list[ReportTable]:
+    """All tables, family by family, then over all families."""
+    tables = []
+    for family in comparison.families:
+        groups = comparison.of_family(family)
+        tables += [_headline(comparison, groups), _normalised(comparison, groups), _adaptation(comparison, groups)]
+    if len(comparison.families) > 1:
+        tables.append(_overall(comparison))
+    return tables
+
+
+def _headline(comparison: Comparison, groups: tuple[Group, ...]) -> ReportTable:
+    rows = []
+    for group in groups:
+        found = comparison.measures(group, -1)
+        rows.append(
+            (
+                group.label,
+                str(len(group.seeds)),
+                _cell(found, "return"),
+                _range_over_seeds(group, -1),
+                _cell(found, "success"),
+                _cell(found, "iqm"),
+                f"{group.environment_steps:.0f}",
+                f"{group.minutes:.1f}",
+            )
+        )
+    columns = ("agent", "seeds", "return", "by seed", "success", "IQM", "env steps", "minutes")
+    return ReportTable(_title(comparison, groups, "the last episode of the trial"), columns, tuple(rows), _notes(comparison, groups))
+
+
+def _normalised(comparison: Comparison, groups: tuple[Group, ...]) -> ReportTable:
+    rows = []
+    for group in groups:
+        found = comparison.measures(group, -1)
+        improvement = comparison.improvement(group)
+        estimates = [_cell(found, name) for name in ("mean", "median", "optimality_gap")]
+        rows.append((group.label, *estimates, NOTHING if improvement is None else _text(improvement)))
+    columns = ("agent", "mean", "median", "optimality gap", f"P(better than {comparison.baseline})")
+    return ReportTable(_title(comparison, groups, "normalised scores of the last episode"), columns, tuple(rows), _marks(comparison))
+
+
+def _adaptation(comparison: Comparison, groups: tuple[Group, ...]) -> ReportTable:
+    rows = []
+    for group in groups:
+        for episode in range(group.episodes):
+            found = comparison.measures(group, episode)
+            cells = (_cell(found, "return"), _range_over_seeds(group, episode), _cell(found, "success"), _cell(found, "iqm"))
+            rows.append((group.label if episode == 0 else "", str(episode + 1), *cells))
+    columns = ("agent", "episode", "return", "by seed", "success", "IQM")
+    return ReportTable(_title(comparison, groups, "adaptation within the trial"), columns, tuple(rows), _marks(comparison))
+
+
+def _overall(comparison: Comparison) -> ReportTable:
+    rows, missing = [], []
+    for agent in comparison.agents:
+        found = comparison.overall(agent)
+        if found is None:
+            missing.append(agent)
+            continue
+        rows.append((agent, *(_cell(found, name) for name in ("success", "iqm", "mean", "median", "optimality_gap", "improvement"))))
+    notes = ["every family weighs the same, whatever its number of tasks and seeds", *_marks(comparison)]
+    single = [agent for agent in comparison.agents if any(len(group.seeds) == 1 for group in comparison.of_agent(agent))]
+    notes += [f"one seed on some family, so no interval: {', '.join(single)}"] if single else []
+    notes += [f"left out, for they have not run on all families: {', '.join(missing)}"] if missing else []
+    columns = ("agent", "success", "IQM", "mean", "median", "optimality gap", f"P(better than {comparison.baseline})")
+    title = f"all {len(comparison.families)} families: the last episode of the trial, {comparison.view}"
+    return ReportTable(title, columns, tuple(rows), tuple(notes))
+
+
+def _title(comparison: Comparison, groups: tuple[Group, ...], what: str) -> str:
+    budgets = " and ".join(dict.fromkeys(group.budget for group in groups))
+    tasks = " and ".join(dict.fromkeys(str(group.returns.shape[1]) for group in groups))
+    return f"{groups[0].family}, budget {budgets}: {what}, {tasks} {comparison.view}"
+
+
+def _notes(comparison: Comparison, groups: tuple[Group, ...]) -> tuple[str, ...]:
+    notes = [*_marks(comparison)]
+    notes.append(
+        f"[low, high]: {CONFIDENCE:.0%} stratified bootstrap interval, {REPETITIONS} repetitions; by seed: lowest to highest mean return"
+    )
+    single = [group.label for group in groups if len(group.seeds) == 1]
+    if single:
+        notes.append(f"one seed, so no interval: {', '.join(single)}")
+    if len({group.seeds for group in groups}) > 1:
+        notes.append(seeds_note((group.label, group.seeds) for group in groups))
+    lacking = [group.label for group in groups if group.reference is None]
+    if lacking:
+        notes.append("no normalised scores: the family has no reference scores of random and oracle")
+    return tuple(notes)
+
+
+def _marks(comparison: Comparison) -> tuple[str, ...]:
+    return tuple(f"MIXED: {message}" for message in comparison.mixed)
+
+
+def _range_over_seeds(group: Group, episode: int) -> str:
+    means = group.returns[:, :, episode].mean(axis=1)
+    return NOTHING if len(means) == 1 else f"{means.min():.2f} to {means.max():.2f}"
+
+
+def _cell(found: dict[str, Estimate], name: str) -> str:
+    return _text(found[name], DIGITS.get(name, OTHER_DIGITS)) if name in found else NOTHING
+
+
+def _text(entry: Estimate, digits: int = OTHER_DIGITS) -> str:
+    return estimate_text(entry.value, entry.low, entry.high, digits)
+
+
+def comparison_records(comparison: Comparison) -> Iterator[dict[str, Any]]:
+    """Every number of the comparison, a record each; `episode` is counted from 1."""
+    view = comparison.view
+    common = {"split": view.split, "actions": "deterministic" if view.deterministic else "stochastic"}
+    mixed = "; ".join(comparison.mixed)
+    for family in comparison.families:
+        for group in comparison.of_family(family):
+            facts = {
+                "seeds": " ".join(map(str, group.seeds)),
+                "tasks": group.returns.shape[1],
+                "environment_steps": group.environment_steps,
+                "minutes": group.minutes,
+                "mixed": mixed,
+            }
+            names = {"family": family, "agent": group.label, "budget": group.budget} | common
+            for episode in range(group.episodes):
+                for measure, entry in comparison.measures(group, episode).items():
+                    yield _record(names, episode + 1, measure, entry, "", facts)
+            improvement = comparison.improvement(group)
+            if improvement is not None:
+                yield _record(names, group.episodes, "improvement", improvement, comparison.baseline, facts)
+    if len(comparison.families) > 1:
+        for agent in comparison.agents:
+            groups = comparison.of_agent(agent)
+            facts = {
+                "seeds": "",
+                "tasks": sum(group.returns.shape[1] for group in groups),
+                "environment_steps": float(np.sum([group.environment_steps for group in groups])),
+                "minutes": float(np.sum([group.minutes for group in groups])),
+                "mixed": mixed,
+            }
+            names = {"family": "all", "agent": agent, "budget": " ".join(dict.fromkeys(group.budget for group in groups))} | common
+            for measure, entry in (comparison.overall(agent) or {}).items():
+                yield _record(names, groups[0].episodes, measure, entry, comparison.baseline if measure == "improvement" else "", facts)
+
+
+def _record(names: dict[str, Any], episode: int, measure: str, entry: Estimate, against: str, facts: dict[str, Any]) -> dict[str, Any]:
+    numbers = {"value": entry.value, "low": entry.low, "high": entry.high}
+    return {**names, "episode": episode, "measure": measure, "against": against, **numbers, **facts}

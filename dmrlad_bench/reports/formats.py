@@ -1,0 +1,139 @@
+"""Tables of text and their four forms: Rich, Markdown, CSV and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from dmrlad_bench.cards import CardError, nearest
+
+FORMATS = ("table", "markdown", "csv", "latex")
+LATEX_SIGNS = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+} | {sign: f"\\{sign}" for sign in "&%$#_{}"}
+
+
+@dataclass(frozen=True)
+class ReportTable:
+    """One table.
+
+    Attributes:
+        title: one line.
+        columns: their names; the first holds names and is aligned to the left, the others to the right.
+        rows: one text for each column.
+        notes: lines below the table.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+def check_format(name: str) -> None:
+    """Raises `CardError` for a form of table that there is none of."""
+    if name not in FORMATS:
+        raise CardError(f"unknown format {name!r}{nearest(name, FORMATS)}; accepted: {', '.join(FORMATS)}")
+
+
+def estimate_text(value: float, low: float, high: float, digits: int) -> str:
+    """A number with its interval, as `0.51 [0.42, 0.60]`; without one where there is none."""
+    if math.isnan(low):
+        return f"{value:.{digits}f}"
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def seeds_note(seeds: Iterable[tuple[str, tuple[int, ...]]]) -> str:
+    """The note below a table whose agents have run with other seeds."""
+    return "seeds differ: " + "; ".join(f"{name}: {', '.join(map(str, entries))}" for name, entries in seeds)
+
+
+def rich_tables(tables: Sequence[ReportTable]) -> Group:
+    """What the console prints."""
+    parts: list[Any] = []
+    for table in tables:
+        shown = Table(title=None)
+        for number, column in enumerate(table.columns):
+            shown.add_column(column, justify="left" if number == 0 else "right")
+        for row in table.rows:
+            shown.add_row(*map(Text, row))
+        parts += [Text(table.title), shown, *map(Text, table.notes)]
+    return Group(*parts)
+
+
+def plain(tables: Sequence[ReportTable]) -> str:
+    """The console's tables as text, as wide as they need to be."""
+    text = io.StringIO()
+    Console(file=text, width=1000, highlight=False, no_color=True).print(rich_tables(tables))
+    return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
+
+
+def markdown(tables: Sequence[ReportTable], level: int = 3) -> str:
+    """Markdown, titles as headings of `level`."""
+    return "\n\n".join(_markdown(table, level) for table in tables) + "\n"
+
+
+def _markdown(table: ReportTable, level: int) -> str:
+    marks = ["---", *["---:"] * (len(table.columns) - 1)]
+    lines = [_markdown_row(row) for row in (table.columns, marks, *table.rows)]
+    notes = ["", *(f"- {_markdown_cell(note)}" for note in table.notes)] if table.notes else []
+    return "\n".join([f"{'#' * level} {_markdown_cell(table.title)}", "", *lines, *notes])
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(_markdown_cell(cell) for cell in cells)} |"
+
+
+def _markdown_cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
+
+
+def latex(tables: Sequence[ReportTable]) -> str:
+    """LaTeX without any package: a `table` environment each, its notes in the caption."""
+    return "\n\n".join(map(_latex, tables)) + "\n"
+
+
+def _latex(table: ReportTable) -> str:
+    rows = [" & ".join(map(escaped, row)) + r" \\" for row in (table.columns, *table.rows)]
+    caption = ". ".join(escaped(text).removesuffix(".") for text in (table.title, *table.notes))
+    alignment = "l" + "r" * (len(table.columns) - 1)
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{caption}.}}",
+        rf"\begin{{tabular}}{{{alignment}}}",
+        r"\hline",
+        rows[0],
+        r"\hline",
+    ]
+    return "\n".join([*lines, *rows[1:], r"\hline", r"\end{tabular}", r"\end{table}"])
+
+
+def escaped(text: str) -> str:
+    """Text as LaTeX prints it."""
+    return "".join(LATEX_SIGNS.get(sign, sign) for sign in text)
+
+
+def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
+    """One line for each record, after a line of the names; numbers in full, NaN and None empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(records[0]) if records else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _csv_value(value) for name, value in record.items()} for record in records)
+    return text.getvalue()
+
+
+def _csv_value(value: Any) -> Any:
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value

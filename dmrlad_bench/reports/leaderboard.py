@@ -1,0 +1,208 @@
+"""Leaderboard entries, `leaderboards/<family>/<agent>--<budget>.json`: the model, its schema, and aggregates from its runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, ValidationError, model_validator
+
+from dmrlad_bench.cards import BUDGETS, CardError, register_folder
+from dmrlad_bench.reports.comparison import CONFIDENCE, NORMALISED, REPETITIONS, SEED_OF_INTERVALS, Estimate, measures
+from dmrlad_bench.reports.results import FamilyRecord, Result, ResultModel
+
+ENTRY_FORMAT_VERSION = 1
+EPISODES = 3  # K of the protocol
+AGENT_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+LIST_OF_PLAIN_VALUES = re.compile(r"\[\n\s+([^\[\]{}]*?)\n\s+\]")
+README = "README.md"
+
+
+class PublishedAgent(ResultModel):
+    """Whose results these are."""
+
+    name: str = Field(pattern=rf"^{AGENT_NAME.pattern}$")
+    digest: str = Field(description="SHA-256 of the resolved configuration, the same in all runs")
+    preset: bool = Field(description="whether this was the configuration of the published preset of that name")
+
+
+class Measured(ResultModel):
+    """A number, and the ends of its interval; none for one seed."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+    @classmethod
+    def of(cls, entry: Estimate) -> Measured:
+        """The record of an estimate."""
+        low, high = (None if math.isnan(end) else end for end in (entry.low, entry.high))
+        return cls(value=entry.value, low=low, high=high)
+
+    def estimate(self) -> Estimate:
+        """The estimate that is recorded."""
+        return Estimate(self.value, *(math.nan if end is None else end for end in (self.low, self.high)))
+
+
+class Aggregate(ResultModel):
+    """All seeds and tasks of one split in one episode of the trial."""
+
+    split: Literal["test", "train", "ood"]
+    deterministic: bool
+    episode: int = Field(ge=1, description="counted from 1")
+    returns: Measured
+    success: Measured
+    normalised: dict[str, Measured] | None = Field(description="iqm, mean, median, optimality_gap, where the family has references")
+
+
+class Bootstrap(ResultModel):
+    """How the intervals were made: stratified bootstrap, seeds drawn anew within each task."""
+
+    confidence: float = CONFIDENCE
+    repetitions: int = REPETITIONS
+    seed: int = SEED_OF_INTERVALS
+
+
+class Entry(ResultModel):
+    """One published configuration on one family with one budget, all its seeds.
+
+    Whatever is not in `runs` follows from them; `content_digest` is the SHA-256 of everything else.
+    """
+
+    format_version: Literal[1] = ENTRY_FORMAT_VERSION
+    family: FamilyRecord
+    agent: PublishedAgent
+    budget: str
+    seeds: tuple[int, ...] = Field(min_length=1, description="ascending; one run each")
+    mean_environment_steps: float
+    mean_minutes: float = Field(description="wall minutes of a run")
+    intervals: Bootstrap
+    aggregates: tuple[Aggregate, ...]
+    runs: tuple[Result, ...] = Field(description="the results as the runs wrote them; their commands without --out")
+    content_digest: str
+
+    @model_validator(mode="after")
+    def _whole(self) -> Entry:
+        found = tuple(run.seed for run in self.runs)
+        if found != self.seeds or list(found) != sorted(set(found)):
+            raise ValueError(f"expected one run for each of the seeds {list(self.seeds)}, ascending, found runs of {list(found)}")
+        if self.budget not in BUDGETS:
+            raise ValueError(f"unknown budget {self.budget!r}; accepted: {', '.join(BUDGETS)}")
+        return self
+
+    @property
+    def file_name(self) -> str:
+        """Where the entry lies below the leaderboards' folder."""
+        return entry_path(self.family.id, self.agent.name, self.budget)
+
+    def json_text(self) -> str:
+        """The content of its file: lists of plain values on one line each."""
+        text = json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False)
+        return LIST_OF_PLAIN_VALUES.sub(lambda found: "[" + re.sub(r",\n *", ", ", found[1]) + "]", text) + "\n"
+
+    def aggregate(self, split: str, deterministic: bool, episode: int) -> Aggregate | None:
+        """The aggregate of one split in one episode, counted from 1; None where the family has no such split."""
+        wanted = (split, deterministic, episode)
+        return next((entry for entry in self.aggregates if (entry.split, entry.deterministic, entry.episode) == wanted), None)
+
+
+def entry_path(family: str, agent: str, budget: str) -> str:
+    """`<family>/<agent>--<budget>.json`, the family without namespace and version."""
+    return f"{family.rpartition('/')[2].rpartition('-v')[0]}/{agent}--{budget}.json"
+
+
+def make_entry(runs: Sequence[Result], agent: PublishedAgent, reference: tuple[float, float] | None) -> Entry:
+    """The entry of runs that differ in nothing but the seed."""
+    ordered = tuple(sorted(runs, key=lambda run: run.seed))
+    first = ordered[0]
+    entry = Entry(
+        family=FamilyRecord(id=first.family.id, digest=first.family.digest, reference=reference),
+        agent=agent,
+        budget=first.budget,
+        seeds=tuple(run.seed for run in ordered),
+        mean_environment_steps=float(np.mean([run.environment_steps for run in ordered])),
+        mean_minutes=float(np.mean([run.wall_seconds.total for run in ordered])) / 60.0,
+        intervals=Bootstrap(),
+        aggregates=aggregates(ordered, reference),
+        runs=ordered,
+        content_digest="",
+    )
+    return entry.model_copy(update={"content_digest": content_digest(entry)})
+
+
+def remake(entry: Entry, reference: tuple[float, float] | None) -> Entry:
+    """The entry made again from its own runs, with these reference scores."""
+    return make_entry(entry.runs, entry.agent, reference)
+
+
+def aggregates(runs: Sequence[Result], reference: tuple[float, float] | None) -> tuple[Aggregate, ...]:
+    """Every aggregate of runs with the same splits, tasks and episodes."""
+    found = []
+    for position, matrix in enumerate(runs[0].final):
+        scores = [run.final[position].scores(reference) for run in runs]
+        for episode in range(scores[0].episodes):
+            normalised = [entry.normalised for entry in scores]
+            estimates = measures(
+                np.stack([entry.returns[:, episode] for entry in scores]),
+                np.stack([entry.success[:, episode] for entry in scores]).astype(float),
+                None if reference is None else np.stack([entry[:, episode] for entry in normalised if entry is not None]),
+            )
+            found.append(
+                Aggregate(
+                    split=matrix.split,
+                    deterministic=matrix.deterministic,
+                    episode=episode + 1,
+                    returns=Measured.of(estimates["return"]),
+                    success=Measured.of(estimates["success"]),
+                    normalised=None if reference is None else {name: Measured.of(estimates[name]) for name in NORMALISED},
+                )
+            )
+    return tuple(found)
+
+
+def content_digest(entry: Entry) -> str:
+    """SHA-256 of the entry's canonical JSON without this digest."""
+    content = entry.model_dump(mode="json", exclude={"content_digest"})
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def entry_schema() -> str:
+    """The published JSON Schema of an entry (`docs/leaderboard.schema.json`)."""
+    return json.dumps(Entry.model_json_schema(mode="serialization"), indent=2) + "\n"
+
+
+def read_entry(path: Path) -> Entry:
+    """Read one entry; raises `CardError` for a file that is unreadable, of another format version or of another schema."""
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise CardError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise CardError(f"{path}: truncated or not JSON: {error}") from None
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if version != ENTRY_FORMAT_VERSION:
+        raise CardError(f"{path}: leaderboard entry of format version {version!r}; accepted: {ENTRY_FORMAT_VERSION}")
+    try:
+        return Entry.model_validate_json(json.dumps(content), strict=True)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(str(part) for part in fault["loc"])
+        raise CardError(f"{path}: {f'key {where!r}: ' if where else ''}{fault['msg'].removeprefix('Value error, ')}") from None
+
+
+def entry_files(folder: Path) -> list[Path]:
+    """Every file below the leaderboards' folder but its README, sorted."""
+    if not folder.is_dir():
+        raise CardError(f"{folder}: no such folder; leaderboards lie in <folder>/<family>/<agent>--<budget>.json")
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / README)
+
+
+def read_entries(folder: Path | None = None) -> list[Entry]:
+    """All entries of a leaderboards folder, the published one unless given; raises `CardError`."""
+    return [read_entry(path) for path in entry_files(register_folder("leaderboards") if folder is None else folder)]

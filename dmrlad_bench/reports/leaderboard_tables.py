@@ -1,0 +1,129 @@
+"""The leaderboards as tables: one for each family and budget, the best agent first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from dmrlad_bench.cards import BUDGETS, agent_names, load_agent, load_family, resolve_agent
+from dmrlad_bench.reports.formats import ReportTable, check_format, csv_text, estimate_text, latex, markdown, plain, seeds_note
+from dmrlad_bench.reports.leaderboard import EPISODES, Entry, Measured
+
+NOTHING = "-"
+COLUMNS = ("agent", "seeds", "return, episode 1", f"return, episode {EPISODES}", "success", "IQM", "train", "ood", "env steps", "minutes")
+INTRODUCTION = """# Leaderboards
+
+One file for each family, agent and budget: `<family>/<agent>--<budget>.json`. It holds the results of all its seeds, and every number
+below follows from them; `dmrlad-bench leaderboard --check` computes all of them again. This page is made by
+`dmrlad-bench leaderboard --markdown`.
+
+Scores are those of held-out test tasks under deterministic actions; where no episode is named, of the last episode of the trial.
+`train` and `ood` are returns on the training tasks and on tasks outside of their range. IQM is the interquartile mean of normalised
+scores, 0 being `random` and 1 being `oracle`. Brackets hold 95 % stratified bootstrap intervals over seeds within tasks; with one seed
+there is none. A table holds one budget only.
+"""
+EMPTY = "There are no entries yet.\n"
+
+
+def leaderboard_text(entries: Sequence[Entry], form: str) -> str:
+    """All tables in one of the accepted formats; raises `CardError` for another."""
+    check_format(form)
+    if form == "csv":
+        return csv_text(list(leaderboard_records(entries)))
+    return {"table": plain, "markdown": markdown, "latex": latex}[form](leaderboard_tables(entries))
+
+
+def leaderboard_markdown(entries: Sequence[Entry]) -> str:
+    """The content of `leaderboards/README.md`."""
+    tables = leaderboard_tables(entries)
+    return f"{INTRODUCTION}\n{markdown(tables, level=2) if tables else EMPTY}"
+
+
+def leaderboard_tables(entries: Sequence[Entry]) -> list[ReportTable]:
+    """One table for each family and budget; an agent's name carries a mark where its card has changed since."""
+    return [_table(boards) for boards in _boards(entries)]
+
+
+def _boards(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+    keys = sorted({(entry.family.id, BUDGETS.index(entry.budget)) for entry in entries})
+    for family, budget in keys:
+        board = [entry for entry in entries if (entry.family.id, entry.budget) == (family, BUDGETS[budget])]
+        yield sorted(board, key=lambda entry: (-_headline(entry), entry.agent.name))
+
+
+def _headline(entry: Entry) -> float:
+    """What agents are ordered by: the IQM, or the return where the family has no references."""
+    last = entry.aggregate("test", True, EPISODES)
+    if last is None:
+        return float("-inf")
+    return last.returns.value if last.normalised is None else last.normalised["iqm"].value
+
+
+def _table(board: Sequence[Entry]) -> ReportTable:
+    first = board[0]
+    notes = []
+    for entry in board:
+        if change := changed_since(entry):
+            notes.append(f"{entry.agent.name}: {change}")
+    single = [entry.agent.name for entry in board if len(entry.seeds) == 1]
+    if single:
+        notes.append(f"one seed, so no interval: {', '.join(single)}")
+    if len({entry.seeds for entry in board}) > 1:
+        notes.append(seeds_note((entry.agent.name, entry.seeds) for entry in board))
+    if first.family.reference is None:
+        notes.append("no normalised scores: the family has no reference scores of random and oracle")
+    return ReportTable(f"{first.family.id}, budget {first.budget}", COLUMNS, tuple(map(_row, board)), tuple(notes))
+
+
+def _row(entry: Entry) -> tuple[str, ...]:
+    last = entry.aggregate("test", True, EPISODES)
+    normalised = None if last is None or last.normalised is None else last.normalised["iqm"]
+    return (
+        entry.agent.name,
+        str(len(entry.seeds)),
+        _returns(entry, "test", 1),
+        _returns(entry, "test", EPISODES),
+        NOTHING if last is None else _text(last.success),
+        NOTHING if normalised is None else _text(normalised),
+        _returns(entry, "train", EPISODES),
+        _returns(entry, "ood", EPISODES),
+        f"{entry.mean_environment_steps:.0f}",
+        f"{entry.mean_minutes:.1f}",
+    )
+
+
+def _returns(entry: Entry, split: str, episode: int) -> str:
+    found = entry.aggregate(split, True, episode)
+    if found is None:
+        return NOTHING
+    return _text(found.returns, 2) if split == "test" else f"{found.returns.value:.2f}"
+
+
+def _text(measured: Measured, digits: int = 3) -> str:
+    estimate = measured.estimate()
+    return estimate_text(estimate.value, estimate.low, estimate.high, digits)
+
+
+def changed_since(entry: Entry) -> str | None:
+    """What has become of the agent's card since the entry was made; None where the preset is the same, or where it was none."""
+    if not entry.agent.preset:
+        return None
+    if entry.agent.name not in agent_names():
+        return "card removed since"
+    config = resolve_agent(load_agent(entry.agent.name), load_family(entry.family.id).name, entry.budget)
+    return None if config.digest == entry.agent.digest else "card changed since: today's settings are others than those that were run"
+
+
+def leaderboard_records(entries: Sequence[Entry]) -> Iterator[dict[str, Any]]:
+    """Every aggregate of every entry, a record each."""
+    for board in _boards(entries):
+        for entry in board:
+            names = {"family": entry.family.id, "agent": entry.agent.name, "budget": entry.budget, "card": changed_since(entry) or ""}
+            for aggregate in entry.aggregates:
+                actions = "deterministic" if aggregate.deterministic else "stochastic"
+                place = {"split": aggregate.split, "actions": actions, "episode": aggregate.episode}
+                measures = {"return": aggregate.returns, "success": aggregate.success, **(aggregate.normalised or {})}
+                for measure, found in measures.items():
+                    facts = {"seeds": " ".join(map(str, entry.seeds)), "environment_steps": entry.mean_environment_steps}
+                    numbers = {"value": found.value, "low": found.low, "high": found.high}
+                    yield {**names, **place, "measure": measure, **numbers, **facts, "minutes": entry.mean_minutes}

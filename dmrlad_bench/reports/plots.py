@@ -1,0 +1,185 @@
+"""Figures of a comparison: learning curves, adaptation, intervals, performance profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from dmrlad_bench.cards import CardError, nearest
+from dmrlad_bench.reports.comparison import CONFIDENCE, REPETITIONS, SEED_OF_INTERVALS, Comparison, Estimate, estimate
+from dmrlad_bench.reports.mixing import Group
+from dmrlad_bench.reports.statistics import bootstrap_over_seeds, interquartile_mean, mean_score, performance_profile
+
+SUFFIXES = (".png", ".pdf", ".svg")
+WITHOUT_DATE = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}  # the same comparison, the same file
+PANEL = (4.2, 3.2)  # inches
+THOUSAND = 1000.0
+Colours = dict[str, tuple[float, float, float]]
+Panel = Callable[[Axes, Comparison, str, Colours], None]
+
+
+def comparison_figure(comparison: Comparison, kind: str = "summary") -> Figure:
+    """Draw a comparison: one row of panels for each family.
+
+    Raises:
+        CardError: unknown kind, or profiles where no family has reference scores.
+    """
+    check_kind(kind)
+    panels = KINDS[kind]
+    if kind == "profiles" and all(group.reference is None for group in comparison.groups):
+        raise CardError("kind 'profiles': no family here has reference scores of random and oracle, so there are no normalised scores")
+    colours = dict(zip(comparison.agents, _palette(len(comparison.agents)), strict=True))
+    with seaborn.axes_style("whitegrid"), matplotlib.rc_context({"axes.titlesize": 9, "axes.labelsize": 8, "font.size": 8}):
+        rows = len(comparison.families)
+        figure = Figure(figsize=(PANEL[0] * len(panels), PANEL[1] * rows + 0.6), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = np.array(figure.subplots(rows, len(panels), squeeze=False))
+        for row, family in enumerate(comparison.families):
+            for axis, panel in zip(axes[row], panels, strict=True):
+                panel(axis, comparison, family, colours)
+        handles = [Line2D([], [], color=colours[agent], label=agent) for agent in comparison.agents]
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), frameon=False)
+        figure.suptitle("; ".join([_title(comparison), *(f"MIXED: {message[:100]}" for message in comparison.mixed)]), fontsize=9)
+    return figure
+
+
+def check_kind(kind: str) -> None:
+    """Raises `CardError` for a kind of figure that there is none of."""
+    if kind not in KINDS:
+        raise CardError(f"unknown kind of figure {kind!r}{nearest(kind, KINDS)}; accepted: {', '.join(KINDS)}")
+
+
+def check_plot_path(path: Path | str) -> Path:
+    """The path of a figure to be written; raises `CardError` for an unknown suffix or where there is no such folder."""
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise CardError(
+            f"{path}: a figure's file ends with {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, got {path.suffix or 'no suffix'!r}"
+        )
+    if not path.parent.is_dir():
+        raise CardError(f"{path}: there is no folder {path.parent}")
+    return path
+
+
+def save_figure(figure: Figure, path: Path | str) -> None:
+    """Write a figure by the suffix of its path; raises `CardError`."""
+    path = check_plot_path(path)
+    with matplotlib.rc_context({"svg.hashsalt": "dmrlad-bench"}):
+        figure.savefig(path, dpi=130, metadata=WITHOUT_DATE[path.suffix.lower()])
+
+
+def learning_panel(axis: Axes, comparison: Comparison, family: str, colours: Colours) -> None:
+    """Mean over test tasks of episode K while training, against environment steps: mean over seeds and its band."""
+    groups = comparison.of_family(family)
+    for group in groups:
+        steps, values = learning_curves(group)
+        mean = values.mean(axis=0)
+        if len(steps) == 1:  # an agent that does not learn
+            axis.axhline(mean[0], color=colours[group.label], linestyle="--", linewidth=1.2)
+            continue
+        axis.plot(steps / THOUSAND, mean, color=colours[group.label], linewidth=1.4)
+        low, high = bootstrap_over_seeds(values, REPETITIONS, CONFIDENCE, np.random.default_rng(SEED_OF_INTERVALS))
+        axis.fill_between(steps / THOUSAND, low, high, color=colours[group.label], alpha=0.2, linewidth=0)
+    axis.set(title=f"{family}: learning, test tasks", xlabel="environment steps, thousands", ylabel=_quantity(groups, "mean"))
+
+
+def learning_curves(group: Group) -> tuple[np.ndarray, np.ndarray]:
+    """`(points,)` environment steps and `(seeds, points)` means over test tasks of episode K, normalised where there is a reference.
+
+    Seeds are joined at the evaluations that all of them have; where episodes end early, the steps are the mean over seeds.
+    """
+    curves = [{point.iteration: point for point in run.result.curve if "test" in point.scores} for run in group.runs]
+    shared = sorted(set.intersection(*(set(curve) for curve in curves)))
+    steps = np.array([[curve[iteration].environment_steps for iteration in shared] for curve in curves], dtype=float)
+    returns = np.array([[curve[iteration].scores["test"].returns[-1] for iteration in shared] for curve in curves], dtype=float)
+    if not shared:
+        raise CardError(
+            f"{group.label} on {group.family}: its seeds were never evaluated after the same iteration, so they have no common curve"
+        )
+    return steps.mean(axis=0), group.normalise(returns)
+
+
+def adaptation_panel(axis: Axes, comparison: Comparison, family: str, colours: Colours) -> None:
+    """Episode by episode of the trial, with intervals."""
+    groups = comparison.of_family(family)
+    for number, group in enumerate(groups):
+        shift = (number - (len(groups) - 1) / 2) * 0.4 / len(groups)
+        found = [_last_score(group, episode) for episode in range(group.episodes)]
+        axis.errorbar(
+            np.arange(1, group.episodes + 1) + shift,
+            [entry.value for entry in found],
+            yerr=_whiskers(found),
+            color=colours[group.label],
+            marker="o",
+            markersize=3,
+            linewidth=1.2,
+        )
+    episodes = max(group.episodes for group in groups)
+    axis.set(title=f"{family}: adaptation", xlabel="episode of the trial", ylabel=_quantity(groups, "IQM"), xticks=range(1, episodes + 1))
+
+
+def intervals_panel(axis: Axes, comparison: Comparison, family: str, colours: Colours) -> None:
+    """Episode K of every agent, with intervals."""
+    groups = comparison.of_family(family)
+    for number, group in enumerate(groups):
+        found = _last_score(group, -1)
+        axis.errorbar(found.value, -number, xerr=_whiskers([found]), color=colours[group.label], marker="o", markersize=4, linewidth=1.6)
+    axis.set_yticks([-number for number in range(len(groups))], [group.label for group in groups])
+    axis.set(title=f"{family}: last episode", xlabel=_quantity(groups, "IQM"), ylim=(-len(groups) + 0.4, 0.6))
+
+
+def profile_panel(axis: Axes, comparison: Comparison, family: str, colours: Colours) -> None:
+    """Share of runs (a seed in a task) whose normalised score in episode K lies above a threshold."""
+    axis.set(title=f"{family}: performance profile", xlabel="normalised score", ylabel="share of runs above it", ylim=(-0.02, 1.02))
+    drawn = [(group, scores[:, :, -1]) for group in comparison.of_family(family) if (scores := group.normalised) is not None]
+    if not drawn:
+        axis.text(0.5, 0.5, "no reference scores", transform=axis.transAxes, ha="center")
+        return
+    low = min(0.0, min(float(scores.min()) for _, scores in drawn))
+    high = max(1.0, max(float(scores.max()) for _, scores in drawn))
+    thresholds = np.linspace(low - 0.02, high + 0.02, 401)
+    for group, scores in drawn:
+        axis.step(thresholds, performance_profile(scores, thresholds), where="post", color=colours[group.label], linewidth=1.2)
+
+
+KINDS: dict[str, tuple[Panel, ...]] = {
+    "summary": (learning_panel, adaptation_panel, intervals_panel, profile_panel),
+    "learning": (learning_panel,),
+    "adaptation": (adaptation_panel,),
+    "profiles": (profile_panel,),
+}
+
+
+def _last_score(group: Group, episode: int) -> Estimate:
+    """IQM of normalised scores, or mean return where there is no reference."""
+    normalised = group.normalised
+    if normalised is None:
+        return estimate(group.returns[:, :, episode], mean_score)
+    return estimate(normalised[:, :, episode], interquartile_mean)
+
+
+def _whiskers(found: list[Estimate]) -> np.ndarray | None:
+    if any(np.isnan(entry.low) for entry in found):
+        return None
+    return np.array([[max(0.0, entry.value - entry.low) for entry in found], [max(0.0, entry.high - entry.value) for entry in found]])
+
+
+def _quantity(groups: tuple[Group, ...], kind: str) -> str:
+    return "mean return" if any(group.reference is None for group in groups) else f"{kind} of normalised scores"
+
+
+def _title(comparison: Comparison) -> str:
+    budgets = " and ".join(dict.fromkeys(group.budget for group in comparison.groups))
+    return f"budget {budgets}, {comparison.view}; bands and bars: {CONFIDENCE:.0%} bootstrap intervals, none for one seed"
+
+
+def _palette(count: int) -> list[tuple[float, float, float]]:
+    return seaborn.color_palette("colorblind", count) if count <= 10 else seaborn.color_palette("husl", count)

@@ -1,0 +1,96 @@
+"""Figures: what is drawn, and the files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from report_results import REFERENCES, make_result, use_references
+
+from dmrlad_bench.cards import CardError
+from dmrlad_bench.reports.comparison import Comparison, compare
+from dmrlad_bench.reports.plots import KINDS, learning_curves
+from dmrlad_bench.reports.statistics import performance_profile
+
+BEGINNINGS = {".png": b"\x89PNG", ".pdf": b"%PDF", ".svg": b"<?xml"}
+
+
+@pytest.fixture
+def comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Comparison:
+    use_references(tmp_path / "cards", monkeypatch)
+    runs = [make_result(agent, seed=seed) for agent in ("dmrlad", "random") for seed in (0, 1)]
+    return compare([*runs, make_result("dmrlad", family="CheetahVelSparse")])
+
+
+@pytest.mark.parametrize("suffix", BEGINNINGS)
+def test_a_figure_is_written_by_its_suffix(tmp_path: Path, comparison: Comparison, suffix: str) -> None:
+    paths = [tmp_path / f"{name}{suffix}" for name in "ab"]
+    for path in paths:
+        comparison.plot(path, "adaptation")
+    first, second = (path.read_bytes() for path in paths)
+    assert first.startswith(BEGINNINGS[suffix])
+    assert len(first) > 5000
+    assert first == second  # no date, no random names
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_draws_a_row_of_panels_for_each_family(comparison: Comparison, kind: str) -> None:
+    figure = comparison.plot(kind=kind)
+    assert len(figure.axes) == 2 * len(KINDS[kind])
+    assert [entry.get_text() for entry in figure.legends[0].get_texts()] == ["dmrlad", "random"]
+
+
+def test_learning_curves_are_normalised_means_with_bands(comparison: Comparison) -> None:
+    group = comparison.of_agent("dmrlad")[0]
+    steps, values = learning_curves(group)
+    random, oracle = REFERENCES["PointGoalSparse"] or (0.0, 1.0)
+    np.testing.assert_array_equal(steps, [20_000, 40_000, 60_000])
+    expected = [[(point.scores["test"].returns[-1] - random) / (oracle - random) for point in run.result.curve] for run in group.runs]
+    np.testing.assert_allclose(values, expected)
+    sparse, dense = comparison.plot(kind="learning").axes
+    line = sparse.get_lines()[0]
+    np.testing.assert_allclose(np.asarray(line.get_ydata(), dtype=float), np.mean(expected, axis=0))
+    np.testing.assert_allclose(np.asarray(line.get_xdata(), dtype=float), steps / 1000)
+    band = sparse.collections[0].get_paths()[0].vertices  # of two seeds: from the lower to the upper one
+    np.testing.assert_allclose([np.min(np.asarray(band)[:, 1]), np.max(np.asarray(band)[:, 1])], [np.min(expected), np.max(expected)])
+    assert sparse.get_ylabel() == "mean of normalised scores"
+    assert sparse.get_lines()[1].get_linestyle() == "--"  # random does not learn
+    assert dense.get_ylabel() == "mean return"  # no reference scores
+
+
+def test_the_profile_is_drawn(comparison: Comparison) -> None:
+    sparse, cheetah = comparison.plot(kind="profiles").axes
+    scores = comparison.of_agent("dmrlad")[0].normalised
+    assert scores is not None
+    line = sparse.get_lines()[0]
+    thresholds = np.asarray(line.get_xdata(), dtype=float)
+    np.testing.assert_allclose(np.asarray(line.get_ydata(), dtype=float), performance_profile(scores[:, :, -1], thresholds))
+    assert cheetah.texts[0].get_text() == "no reference scores"
+
+
+def test_mixed_comparisons_are_marked(comparison: Comparison) -> None:
+    mixed = compare([make_result(), make_result("random", budget="full")], allow_mixed=True)
+    for kind in KINDS:
+        assert "MIXED: budget differs" in mixed.plot(kind=kind).get_suptitle()
+        assert "MIXED" not in comparison.plot(kind=kind).get_suptitle()
+
+
+def test_seeds_that_were_evaluated_at_other_times_have_no_common_curve() -> None:
+    first, second = make_result(seed=0), make_result(seed=1)
+    curve = tuple(point.model_copy(update={"iteration": point.iteration + 1}) for point in second.curve)
+    with pytest.raises(CardError, match="dmrlad on DMRLAD/PointGoalSparse-v0: its seeds were never evaluated after the same iteration"):
+        compare([first, second.model_copy(update={"curve": curve})]).plot(kind="learning")
+
+
+def test_bad_input_is_one_line(tmp_path: Path, comparison: Comparison) -> None:
+    with pytest.raises(CardError, match=r"a\.gif: a figure's file ends with \.png, \.pdf or \.svg, got '\.gif'"):
+        comparison.plot(tmp_path / "a.gif")
+    with pytest.raises(CardError, match="got 'no suffix'"):
+        comparison.plot(tmp_path / "figure")
+    with pytest.raises(CardError, match="there is no folder"):
+        comparison.plot(tmp_path / "nowhere" / "a.png")
+    with pytest.raises(CardError, match=r"unknown kind of figure 'learnig' \(did you mean 'learning'\?\); accepted: summary, learning"):
+        comparison.plot(kind="learnig")
+    with pytest.raises(CardError, match="kind 'profiles': no family here has reference scores"):
+        compare([make_result(family="CheetahVelSparse")]).plot(kind="profiles")
