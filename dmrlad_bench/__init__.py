@@ -13,10 +13,12 @@ from dmrlad_bench.cards import family_names, load_family
 
 if TYPE_CHECKING:
     from dmrlad_bench.envs.family import family
+    from dmrlad_bench.envs.wrappers import RL2Observation, TrialWrapper
     from dmrlad_bench.harness.api import evaluate, train
+    from dmrlad_bench.reports.comparison import compare
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "evaluate", "families", "family", "train"]
+__all__ = ["RL2Observation", "TrialWrapper", "__version__", "compare", "evaluate", "families", "family", "train"]
 
 
 def families() -> list[str]:
@@ -30,6 +32,14 @@ def __getattr__(name: str) -> Any:
         from dmrlad_bench.envs.family import family
 
         return family
+    if name in ("RL2Observation", "TrialWrapper"):
+        from dmrlad_bench.envs import wrappers
+
+        return getattr(wrappers, name)
+    if name == "compare":
+        from dmrlad_bench.reports.comparison import compare
+
+        return compare
     if name in ("train", "evaluate"):
         from dmrlad_bench.harness import api
 

@@ -14,11 +14,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from dmrlad_bench.cards import BUDGETS, AgentCard, AgentConfig, agent_names, family_names, load_agent, register_folder, resolve_agent
+from dmrlad_bench.cards.agent import OWN_SECTIONS
 from dmrlad_bench.envs.bodies import STEP_OF_THE_POINT, Body, MujocoBody, Point
 from dmrlad_bench.envs.family import TaskFamily, family
 
 SHOWN_FAMILY = "CheetahVelSparse"
 SECTIONS = ("inference", "actor_critic", "relabel", "exploration", "schedule")
+EXPLAINED = {"pearl": "[How PEARL works](../../how-pearl-works.md)", "rl2": "[How RL2 works](../../how-rl2-works.md)"}
 
 TASKS = {
     "velocity": "a forward velocity in m/s",
@@ -197,7 +199,8 @@ def agent_page(name: str, folder: Path) -> str:
         ("critic", f"`{shown.actor_critic.critic}`"),
         ("relabelling", f"`{shown.relabel.kind}`"),
     ]
-    links = "The algorithm is described in [How DMRLAD works](../../how-dmrlad-works.md), "
+    explained = EXPLAINED.get(shown.algorithm, "[How DMRLAD works](../../how-dmrlad-works.md)")
+    links = f"The algorithm is described in {explained}, "
     links += "what it logs in [Logged scalars](../../logged-scalars.md)."
     parts = [_flowing(card.description), links, _table(("", ""), facts), usage, _amounts(card), _configuration(card)]
     return _page(name, *parts, _differences(card), _card_listing("agents", name, folder))
@@ -219,7 +222,8 @@ def _amounts(card: AgentCard) -> str:
 
 def training_steps(config: AgentConfig, solved: TaskFamily) -> int:
     """Environment steps that a whole training collects, if no episode terminates early."""
-    schedule, steps = config.schedule, solved.horizon * solved.episodes_per_trial
+    schedule = config.schedule
+    steps = solved.horizon * (schedule.episodes_per_trial or solved.episodes_per_trial)
     tasks = len(solved.tasks("train"))
     initial = min(config.exploration.initial_iterations, schedule.iterations)
     first = initial * tasks * math.ceil(schedule.initial_steps_per_task / steps)
@@ -230,7 +234,7 @@ def training_steps(config: AgentConfig, solved: TaskFamily) -> int:
 def _configuration(card: AgentCard) -> str:
     configs = [resolve_agent(card, SHOWN_FAMILY, budget) for budget in BUDGETS]
     parts = [f"## Configuration on {SHOWN_FAMILY}", "Keys are set on the command line as `--set section.key=value`."]
-    for section in SECTIONS:
+    for section in _sections(configs[0]):
         models: list[BaseModel] = [getattr(config, section) for config in configs]
         if getattr(models[0], "kind", "") == "none":
             parts.append(f'### {section}\n`kind = "none"`: the section\'s other keys are not read.')
@@ -257,9 +261,15 @@ def _differences(card: AgentCard) -> str:
     return f"## What differs on other families\n{_table(('family', 'key', 'value', f'on {SHOWN_FAMILY}', 'budgets'), rows)}"
 
 
+def _sections(config: AgentConfig) -> tuple[str, ...]:
+    """The sections of a configuration, the one that its algorithm alone has included."""
+    own = OWN_SECTIONS.get(config.algorithm)
+    return SECTIONS if own is None else (*SECTIONS, own)
+
+
 def _flat(config: AgentConfig) -> dict[str, str]:
     """`section.key` -> value, without the sections that are not read."""
-    sections = {name: getattr(config, name) for name in SECTIONS}
+    sections = {name: getattr(config, name) for name in _sections(config)}
     read = {name: section for name, section in sections.items() if getattr(section, "kind", "") != "none"}
     return {f"{name}.{key}": _value(value) for name, section in read.items() for key, value in section}
 

@@ -74,7 +74,7 @@ def test_sampling_is_for_the_given_share_of_trials_and_never_for_evaluation() ->
 
 
 def test_stored_beliefs_are_those_of_the_best_trial_of_a_random_task() -> None:
-    agent = agent_of(sampled_share=1.0, sampled_from="stored")
+    agent = agent_of(stored_share=1.0)
     actions = episodes_of(agent, 200)
     assert changes(actions) == [False] * 5
     data = {name: value[: agent.replay.size] for name, value in agent.replay.data.items()}
@@ -92,7 +92,7 @@ def test_stored_beliefs_are_those_of_the_best_trial_of_a_random_task() -> None:
 
 
 def test_without_stored_trials_beliefs_are_sampled_from_the_prior() -> None:
-    agent = Cemrl(small_config(exploration={"sampled_share": 1.0, "sampled_from": "stored"}), PROBLEM, np.random.SeedSequence(0), "cpu")
+    agent = Cemrl(small_config(exploration={"stored_share": 1.0}), PROBLEM, np.random.SeedSequence(0), "cpu")
     actions = episodes_of(agent, 4, iteration=1)
     assert changes(actions) == [False] * 5
     assert len(np.unique(actions[0, 0], axis=0)) == 4

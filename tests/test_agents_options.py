@@ -61,6 +61,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "actor_critic.discount": (0.5, {}),
     "actor_critic.polyak": (0.5, {}),
     "actor_critic.learning_rate": (1e-2, {}),
+    "actor_critic.learning_rate_end": (1e-5, {"schedule.iterations": 2}),
     "actor_critic.batch_size": (8, {}),
     "actor_critic.bootstrap_belief": ("next", {}),
     "actor_critic.belief_input": ("mean_and_deviation", {}),
@@ -79,14 +80,22 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "exploration.constant_share": (1.0, NOISE),
     "exploration.coloured_share": (1.0, {}),
     "exploration.sampled_share": (1.0, {}),
-    "exploration.sampled_from": ("stored", SAMPLING),
+    "exploration.stored_share": (1.0, {}),
     "exploration.resample_interval": (2, SAMPLING),
     "schedule.reconstruction_updates": (4, {}),
     "schedule.policy_updates": (2, {}),
     "schedule.replay_trials": (20, {}),
 }
 # read by whoever drives the agent, and tested there
-DRIVER_S = {"iterations", "tasks_per_iteration", "trials_per_task", "initial_steps_per_task", "evaluation_interval", "evaluation_tasks"}
+DRIVER_S = {
+    "iterations",
+    "tasks_per_iteration",
+    "trials_per_task",
+    "episodes_per_trial",
+    "initial_steps_per_task",
+    "evaluation_interval",
+    "evaluation_tasks",
+}
 SECTIONS = {"inference": Inference, "actor_critic": ActorCritic, "relabel": Relabel, "exploration": Exploration, "schedule": Schedule}
 
 

@@ -43,7 +43,7 @@ def test_a_restored_agent_acts_the_same_before_it_learns() -> None:
     np.testing.assert_array_equal(lived(first), lived(second))
 
 
-@pytest.mark.parametrize("exploration", [{"sampled_share": 1.0}, {"sampled_share": 1.0, "sampled_from": "stored"}, {"coloured_share": 0.5}])
+@pytest.mark.parametrize("exploration", [{"sampled_share": 1.0}, {"stored_share": 1.0}, {"coloured_share": 0.5}])
 def test_a_restored_agent_collects_the_same_before_it_learns(exploration: dict[str, Any]) -> None:
     """The next iteration begins with acting: whatever exploration reads must be there again by then."""
     first, second = agent_of(0, exploration=exploration), agent_of(1, exploration=exploration)

@@ -52,6 +52,8 @@ def test_the_wheel_holds_every_module_and_card(wheel: Path) -> None:
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "dmrlad_bench").rglob("*.py")}
     cards = {f"dmrlad_bench/_registers/{kind}/{path.name}" for kind in ("agents", "envs") for path in (ROOT / kind).glob("*.toml")}
     assert cards
+    boards = (path for path in (ROOT / "leaderboards").rglob("*") if path.is_file())
+    cards |= {f"dmrlad_bench/_registers/{path.relative_to(ROOT).as_posix()}" for path in boards}
     assert modules | cards <= held
     assert not [name for name in held if name.startswith(("tests", "docs"))]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from dmrlad_bench.agents.critics import (
     scheduled_risk,
     twin_critics,
 )
-from dmrlad_bench.agents.networks import MLP, TanhGaussianPolicy, adam, polyak_average
+from dmrlad_bench.agents.networks import MLP, TanhGaussianPolicy, adam, linear, polyak_average
 from dmrlad_bench.cards.agent import ActorCritic
 
 
@@ -27,7 +27,7 @@ class Batch:
     """Transitions for one update; a state is the observation followed by the belief.
 
     Attributes:
-        state, next_state: `(batch, state_dim)`.
+        state, next_state: `(batch, state_dim)`. Only the critic's loss sends a gradient into `state`, for whoever infers by it.
         belief: `(batch, belief_dim)`, the tail of `state` again, for a temperature that depends on the task.
         action: `(batch, action_dim)`.
         reward: `(batch,)`.
@@ -53,7 +53,7 @@ class SoftActorCritic:
         self.critics = twin_critics(state_dim, action_dim, config, generator)
         self.target_policy = copy.deepcopy(self.policy).requires_grad_(False)
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
-        self.temperature = _Temperature(config, belief_dim, generator)
+        self.temperature = Temperature(config, belief_dim, generator)
         self.policy_optimiser = adam(self.policy.parameters(), config.learning_rate)
         self.critic_optimiser = adam(self.critics.parameters(), config.learning_rate)
         self.proposal: FractionProposal | None = None
@@ -70,6 +70,7 @@ class SoftActorCritic:
         critic_loss.backward()
         self.critic_optimiser.step()
         metrics = {"critic": critic_loss.detach()}
+        batch = replace(batch, state=batch.state.detach())
         if self.proposal is not None:
             metrics["fractions"] = self._update_proposal(batch)
 
@@ -93,6 +94,12 @@ class SoftActorCritic:
             value=value.detach().mean(),
         )
         return metrics
+
+    def schedule(self, progress: float) -> None:
+        """Set the learning rates of policy and critics for the share `progress` of the run that is done."""
+        for optimiser in (self.policy_optimiser, self.critic_optimiser):
+            for group in optimiser.param_groups:
+                group["lr"] = linear(self.config.learning_rate, self.config.learning_rate_end, progress)
 
     def fractions(self, state: Tensor, action: Tensor, generator: torch.Generator) -> Fractions:
         """The configured kind of fractions for a batch of states and actions."""
@@ -163,7 +170,7 @@ class SoftActorCritic:
                 getattr(self, name).load_state_dict(value)
 
 
-class _Temperature:
+class Temperature:
     """The entropy temperature alpha: tuned, fixed, or a small network of the belief."""
 
     LATENT_WIDTH = 32

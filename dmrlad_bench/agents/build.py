@@ -21,6 +21,18 @@ def build_agent(config: AgentConfig, problem: Problem, seed: np.random.SeedSeque
         from dmrlad_bench.agents.simple import RandomAgent
 
         return RandomAgent(problem, seed)
+    if config.algorithm == "external":
+        from dmrlad_bench.agents.external import build_external
+
+        return build_external(config, problem, seed, device)
+    if config.algorithm == "rl2":
+        from dmrlad_bench.agents.rl2 import Rl2
+
+        return Rl2(config, problem, seed, device)
+    if config.algorithm == "pearl":
+        from dmrlad_bench.agents.pearl import PearlAgent
+
+        return PearlAgent(config, problem, seed, device)
     from dmrlad_bench.agents.cemrl import Cemrl
 
     return Cemrl(config, problem, seed, device)

@@ -6,9 +6,7 @@ One training iteration (`learn`) is: store, relabel, reconstruct, re-infer, impr
 from __future__ import annotations
 
 import copy
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -18,16 +16,16 @@ from torch import Tensor
 from dmrlad_bench.agents.actor_critic import SoftActorCritic
 from dmrlad_bench.agents.belief import Belief
 from dmrlad_bench.agents.encoder import OnlineContext
-from dmrlad_bench.agents.exploration import NoiseActions
+from dmrlad_bench.agents.exploration import NoiseActions, training_noise
 from dmrlad_bench.agents.inference import TaskInference
-from dmrlad_bench.agents.interface import Diverged, Metrics, Problem, Transition, Trials
+from dmrlad_bench.agents.interface import Metrics, Problem, Transition, Trials
+from dmrlad_bench.agents.learning import averaged_updates, seeded_generator, timed_phase
 from dmrlad_bench.agents.relabel import Hindsight, Relabeller
 from dmrlad_bench.agents.replay import TrialReplay
 from dmrlad_bench.cards import CardError
 from dmrlad_bench.cards.agent import AgentConfig
 
 REINFER_ROWS = 100_000
-CHECK_INTERVAL = 100
 VALIDATION_TARGETS = 4096
 
 
@@ -37,8 +35,8 @@ class Cemrl:
     def __init__(self, config: AgentConfig, problem: Problem, seed: np.random.SeedSequence, device: str) -> None:
         self.config, self.problem, self.device = config, problem, torch.device(device)
         initial, stream, exploration = seed.spawn(3)
-        generator = _generator(initial, self.device)
-        self.generator = _generator(stream, self.device)
+        generator = seeded_generator(initial, self.device)
+        self.generator = seeded_generator(stream, self.device)
         self.numpy_generator = np.random.default_rng(exploration)
         self.task_observable = config.task_observable
         self.with_deviation = config.actor_critic.belief_input == "mean_and_deviation"
@@ -83,16 +81,13 @@ class Cemrl:
         """As `begin_trial`, with the exploration that the card asks for; `iteration` counts from 1."""
         self.begin_trial(num_envs)
         exploration = self.config.exploration
-        initial = exploration.initial == "coloured" and iteration <= exploration.initial_iterations
-        share = 1.0 if initial else exploration.coloured_share
-        if share > 0:
-            chosen = self.numpy_generator.random(num_envs) < share
-            self._noise = NoiseActions(exploration, chosen, self.problem.action_dim, self.problem.horizon, self.numpy_generator)
-        if self._context is not None and exploration.sampled_share > 0:
-            chosen = self.numpy_generator.random(num_envs) < exploration.sampled_share
-            self._sampled = torch.as_tensor(chosen, device=self.device)
-            stored = exploration.sampled_from == "stored" and self.replay.size > 0
-            self._choices = self.replay.best_final_beliefs() if stored else None
+        self._noise = training_noise(exploration, num_envs, iteration, self.problem.action_dim, self.problem.horizon, self.numpy_generator)
+        shares = exploration.sampled_share, exploration.sampled_share + exploration.stored_share
+        if self._context is not None and shares[1] > 0:
+            uniform = torch.as_tensor(self.numpy_generator.random(num_envs), device=self.device)
+            self._sampled = uniform < shares[1]
+            self._from_stored = uniform >= shares[0]
+            self._choices = self.replay.best_final_beliefs() if exploration.stored_share > 0 and self.replay.size > 0 else None
 
     def begin_episode(self) -> None:
         """The environments were reset; the task, and so the context, stays."""
@@ -121,10 +116,11 @@ class Cemrl:
         return torch.where(self._sampled.unsqueeze(-1), self._held, belief.point(self.with_deviation))
 
     def _sample(self, belief: Belief) -> Tensor:
+        drawn = belief.sample(self.generator, self.with_deviation)
         if self._choices is None:
-            return belief.sample(self.generator, self.with_deviation)
+            return drawn
         chosen = torch.randint(len(self._choices), belief.classes.shape[:1], generator=self.generator, device=self.device)
-        return self._choices[chosen]
+        return torch.where(self._from_stored.unsqueeze(-1), self._choices[chosen], drawn)
 
     def observe(self, transition: Transition) -> None:
         """Add the transition to the context of every trial still running."""
@@ -139,7 +135,7 @@ class Cemrl:
         """An actor that shares this agent's parameters but has generators and trials of its own."""
         actor = copy.copy(self)
         stream, exploration = seed.spawn(2)
-        actor.generator = _generator(stream, self.device)
+        actor.generator = seeded_generator(stream, self.device)
         actor.numpy_generator = np.random.default_rng(exploration)
         actor.begin_trial(1)
         return actor
@@ -153,14 +149,16 @@ class Cemrl:
             Diverged: a loss is not finite.
         """
         metrics: Metrics = {}
-        with self._phase("relabel"):
+        schedule = self.config.schedule
+        self.learner.schedule(self.learner.updates / max(1, schedule.iterations * schedule.policy_updates))
+        with timed_phase(self.phase_seconds, "relabel", self.device):
             metrics.update(self._store(trials))
         if self.inference is not None:
-            with self._phase("reconstruct"):
+            with timed_phase(self.phase_seconds, "reconstruct", self.device):
                 metrics.update(self._reconstruct(self.inference))
-            with self._phase("re-infer"):
+            with timed_phase(self.phase_seconds, "re-infer", self.device):
                 self._reinfer(self.inference)
-        with self._phase("improve"):
+        with timed_phase(self.phase_seconds, "improve", self.device):
             metrics.update(self._improve())
         return metrics
 
@@ -174,17 +172,9 @@ class Cemrl:
         self._fresh = slots
         if self.relabeller is None:
             return {}
-        sources = slots
-        if self.config.relabel.revisited:
-            sources = torch.cat([slots, self.replay.draw_originals(self.config.relabel.revisited, slots, self.generator)])
-        chosen = self.relabeller.draw(sources, self.replay, self.inference, self.learner, self.generator)
-        source, task = sources.repeat_interleave(chosen.shape[1]), chosen.flatten()
-        copies = {name: value[source] for name, value in self.replay.data.items()}
-        copies["task_index"], copies["copy"] = task, torch.ones_like(task, dtype=torch.bool)
-        rewards = self.relabeller.hindsight.reward(copies["outcome"], self.relabeller.hindsight.tasks[task].unsqueeze(1)).float()
-        copies["reward"] = rewards * self.replay.lived(source)
-        self._fresh = torch.cat([slots, self.replay.add(copies)])
-        return {"relabelled_return": float(copies["reward"].sum(-1).mean()), "relabelled_tasks": float(len(torch.unique(task)))}
+        copies, metrics = self.relabeller.store_copies(slots, self.replay, self.inference, self.learner, self.generator)
+        self._fresh = torch.cat([slots, copies])
+        return metrics
 
     def _reconstruct(self, inference: TaskInference) -> Metrics:
         config, difference = inference.config, inference.config.state_target == "difference"
@@ -205,24 +195,12 @@ class Cemrl:
 
     def _improve(self) -> Metrics:
         config, updates = self.config.actor_critic, self.config.schedule.policy_updates
-        totals: dict[str, Tensor] = {}
-        for step in range(1, updates + 1):
-            batch = self.replay.batch(config.batch_size, config.bootstrap_belief == "next", self.generator)
-            for name, value in self.learner.update(batch, self.generator).items():
-                totals[name] = totals[name] + value if name in totals else value
-            if step % CHECK_INTERVAL == 0 or step == updates:
-                broken = next((name for name, value in totals.items() if not torch.isfinite(value)), None)
-                if broken is not None:
-                    raise Diverged(f"the {broken} loss is {float(totals[broken])} at policy update {self.learner.updates}")
-        return {name: float(value) / updates for name, value in totals.items()}
 
-    @contextmanager
-    def _phase(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        self.phase_seconds[name] = self.phase_seconds.get(name, 0.0) + time.perf_counter() - started
+        def update() -> dict[str, Tensor]:
+            batch = self.replay.batch(config.batch_size, config.bootstrap_belief == "next", self.generator)
+            return self.learner.update(batch, self.generator)
+
+        return averaged_updates(update, updates, self.learner)
 
     # ---- saving -------------------------------------------------------------------------------------------------------
 
@@ -258,9 +236,3 @@ class Cemrl:
         self.replay.statistics.load_state_dict(statistics)
         if self.inference is not None and self.replay.size:
             self._reinfer(self.inference)
-
-
-def _generator(seed: np.random.SeedSequence, device: torch.device) -> torch.Generator:
-    generator = torch.Generator(device=device)
-    generator.manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
-    return generator

@@ -88,6 +88,10 @@ class ContextEncoder(nn.Module):
         padded = functional.pad(rows, (0, 0, window, 0))
         return self.of_windows(padded.unfold(-2, window, 1).transpose(-1, -2))
 
+    def of_context(self, rows: Tensor) -> Belief:
+        """The belief after all `rows` `(..., steps, features)`; where they do not simply add up, steps must be W."""
+        return self.of_sums(rows.double().sum(-2).float()) if self.summable else self.of_windows(rows)
+
     def of_windows(self, windows: Tensor) -> Belief:
         """Beliefs of windows of rows, `(..., W, features)`, oldest first; missing entries are zero rows."""
         if self.flat:

@@ -29,6 +29,20 @@ def coloured_noise(exponents: np.ndarray, dims: int, steps: int, generator: np.r
     return series.transpose(0, 2, 1)
 
 
+def training_noise(
+    config: Exploration, num_envs: int, iteration: int, action_dim: int, horizon: int, generator: np.random.Generator
+) -> NoiseActions | None:
+    """The noise of training trials that begin side by side in an iteration, counted from 1; None where none of them has any.
+
+    Noise drives all trials of the initial iterations where `initial = "coloured"`, and `coloured_share` of the later ones.
+    """
+    initial = config.initial == "coloured" and iteration <= config.initial_iterations
+    share = 1.0 if initial else config.coloured_share
+    if share == 0:
+        return None
+    return NoiseActions(config, generator.random(num_envs) < share, action_dim, horizon, generator)
+
+
 class NoiseActions:
     """Actions that replace the policy's in chosen trials: every episode has coloured noise of its own colour, or one direction.
 

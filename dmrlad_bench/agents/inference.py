@@ -126,6 +126,16 @@ class TaskInference:
         self.weights = Weights(share, 1.0 - share)
         self.updates = 0
 
+    @property
+    def widest(self) -> int:
+        """Entries of the largest activation that a transition needs in the encoder."""
+        return max(*self.config.encoder_hidden, self.transition_dim)
+
+    def reach(self, context: str) -> int:
+        """How many of a trial's last transitions the context `window` or `trajectory` holds; 0 = all."""
+        sees_more = context == "trajectory" and self.encoder.summable  # other designs only ever see windows of W
+        return 0 if sees_more else self.config.window
+
     def beliefs(self, segments: Segments) -> Belief:
         """Belief of every target, `(batch, S, ...)`."""
         along = self.encoder.along(self.encoder.rows(segments.transitions, segments.valid))

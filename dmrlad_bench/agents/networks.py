@@ -85,3 +85,8 @@ def polyak_average(target: nn.Module, online: nn.Module, rate: float) -> None:
 def adam(parameters: Iterator[nn.Parameter] | Sequence[nn.Parameter], learning_rate: float) -> torch.optim.Adam:
     """The optimiser that every learner uses: fused Adam."""
     return torch.optim.Adam(list(parameters), lr=learning_rate, fused=True)
+
+
+def linear(start: float, end: float | None, progress: float) -> float:
+    """A linear schedule's value at `progress` in [0, 1]; `start` throughout where there is no end."""
+    return start if end is None else start + (end - start) * min(max(progress, 0.0), 1.0)

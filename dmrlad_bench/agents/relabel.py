@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from dmrlad_bench.agents.actor_critic import SoftActorCritic
-from dmrlad_bench.agents.inference import TaskInference
+from dmrlad_bench.agents.belief import Belief
+from dmrlad_bench.agents.interface import Metrics
 from dmrlad_bench.agents.replay import TrialReplay
 from dmrlad_bench.cards.agent import Relabel
 
@@ -34,13 +35,41 @@ class Hindsight:
         return self.reward(outcome.unsqueeze(1), self.tasks[None, :, None, :]).float()
 
 
+class ContextRows(Protocol):
+    """An encoder that sees a context as one row of features for each of its transitions."""
+
+    def rows(self, transitions: Tensor, valid: Tensor) -> Tensor:
+        """Normalised (o, a, r, o') `(..., steps, transition_dim)` -> `(..., steps, features)`; rows that are not `valid` say nothing."""
+        ...
+
+    def of_context(self, rows: Tensor) -> Belief:
+        """The belief after all rows."""
+        ...
+
+
+class Foresight(Protocol):
+    """What relabelling needs of an agent's task inference."""
+
+    @property
+    def encoder(self) -> ContextRows: ...
+
+    @property
+    def widest(self) -> int:
+        """Entries of the largest activation that a transition needs in the encoder."""
+        ...
+
+    def reach(self, context: str) -> int:
+        """How many of a trial's last transitions the context `window` or `trajectory` holds; 0 = all."""
+        ...
+
+
 def hindsight_beliefs(
-    inference: TaskInference, replay: TrialReplay, slots: Tensor, rewards: Tensor, context: str, with_deviation: bool = False
+    inference: Foresight, replay: TrialReplay, slots: Tensor, rewards: Tensor, context: str, with_deviation: bool = False
 ) -> Tensor:
     """Point beliefs of stored trials under given rewards.
 
     Args:
-        inference: the encoder.
+        inference: whose beliefs.
         replay: where the trials lie.
         slots: `(n,)` their places.
         rewards: `(n, P, steps)` rewards under P tasks.
@@ -52,8 +81,8 @@ def hindsight_beliefs(
     """
     encoder, statistics, data = inference.encoder, replay.statistics, replay.data
     lived = replay.lived(slots)
-    window = inference.config.window
-    if window and (context == "window" or not encoder.summable):  # other designs only ever see windows of W
+    window = inference.reach(context)
+    if window:
         length = data["length"][slots].unsqueeze(-1)
         steps = length - window + torch.arange(window, device=slots.device)
         lived = steps >= 0
@@ -65,9 +94,7 @@ def hindsight_beliefs(
     observation, action, following = (part.unsqueeze(1).expand(-1, rewards.shape[1], -1, -1) for part in parts)
     reward = rewards.gather(2, steps.unsqueeze(1).expand(-1, rewards.shape[1], -1))
     rows = encoder.rows(statistics.transition(observation, action, reward, following), lived.unsqueeze(1).expand(-1, rewards.shape[1], -1))
-    if encoder.summable:
-        return encoder.of_sums(rows.double().sum(-2).float()).point(with_deviation)
-    return encoder.of_windows(rows).point(with_deviation)
+    return encoder.of_context(rows).point(with_deviation)
 
 
 def utility(learner: SoftActorCritic, belief: Tensor, start: Tensor, generator: torch.Generator) -> Tensor:
@@ -92,15 +119,38 @@ def utility(learner: SoftActorCritic, belief: Tensor, start: Tensor, generator: 
 
 
 class Relabeller:
-    """Draws the tasks that copies of newly stored trials are filed under."""
+    """Draws the tasks that copies of newly stored trials are filed under.
 
-    def __init__(self, config: Relabel, hindsight: Hindsight) -> None:
+    Args:
+        config: the card's section.
+        hindsight: training tasks and reward function.
+        value_scale: what the critics' values count one unit of return as.
+    """
+
+    def __init__(self, config: Relabel, hindsight: Hindsight, value_scale: float = 1.0) -> None:
         self.config = config
         self.hindsight = hindsight
+        self.value_scale = value_scale
+        self.temperature = config.temperature * value_scale
+
+    def store_copies(
+        self, slots: Tensor, replay: TrialReplay, inference: Foresight | None, learner: SoftActorCritic, generator: torch.Generator
+    ) -> tuple[Tensor, Metrics]:
+        """Store copies of the new trials at `slots`, and of `revisited` earlier ones; returns the copies' slots, and what to log."""
+        sources = slots
+        if self.config.revisited:
+            sources = torch.cat([slots, replay.draw_originals(self.config.revisited, slots, generator)])
+        chosen = self.draw(sources, replay, inference, learner, generator)
+        source, task = sources.repeat_interleave(chosen.shape[1]), chosen.flatten()
+        copies = {name: value[source] for name, value in replay.data.items()}
+        copies["task_index"], copies["copy"] = task, torch.ones_like(task, dtype=torch.bool)
+        copies["reward"] = self.hindsight.reward(copies["outcome"], self.hindsight.tasks[task].unsqueeze(1)).float() * replay.lived(source)
+        metrics = {"relabelled_return": float(copies["reward"].sum(-1).mean()), "relabelled_tasks": float(len(torch.unique(task)))}
+        return replay.add(copies), metrics
 
     @torch.no_grad()
     def draw(
-        self, slots: Tensor, replay: TrialReplay, inference: TaskInference | None, learner: SoftActorCritic, generator: torch.Generator
+        self, slots: Tensor, replay: TrialReplay, inference: Foresight | None, learner: SoftActorCritic, generator: torch.Generator
     ) -> Tensor:
         """New task indices `(n, copies)` for the trials at `slots`; the copies of a trial get different tasks."""
         tasks = len(self.hindsight.tasks)
@@ -116,7 +166,7 @@ class Relabeller:
         return scores.topk(copies, dim=-1).indices
 
     def scores(
-        self, slots: Tensor, replay: TrialReplay, inference: TaskInference, learner: SoftActorCritic, generator: torch.Generator
+        self, slots: Tensor, replay: TrialReplay, inference: Foresight, learner: SoftActorCritic, generator: torch.Generator
     ) -> Tensor:
         """U_psi(T) / temperature - log Z_psi for the trials at `slots` and every training task, `(n, P)`."""
         start = self.starts(replay, generator)
@@ -126,7 +176,7 @@ class Relabeller:
             rewards = self.hindsight.rewards(replay.data["outcome"][chunk])
             belief = self._beliefs(chunk, rewards, replay, inference, learner)
             rows.append(utility(learner, belief, start, generator))
-        return torch.cat(rows) / self.config.temperature - normaliser
+        return torch.cat(rows) / self.temperature - normaliser
 
     def starts(self, replay: TrialReplay, generator: torch.Generator) -> Tensor:
         """Start observations of every task, drawn from the trials stored under it, `(P, U, observation_dim)`."""
@@ -134,7 +184,7 @@ class Relabeller:
         return replay.data["observation"][chosen, 0]
 
     def log_normaliser(
-        self, replay: TrialReplay, inference: TaskInference, learner: SoftActorCritic, start: Tensor, generator: torch.Generator
+        self, replay: TrialReplay, inference: Foresight, learner: SoftActorCritic, start: Tensor, generator: torch.Generator
     ) -> Tensor:
         """log Z_psi = log mean_m exp (U_psi(T_m) / temperature) over stored trials of each task, `(P,)`."""
         chosen = self._members(replay, self.config.normaliser_trials, generator)
@@ -144,10 +194,10 @@ class Relabeller:
             rewards = replay.data["reward"][flat].unsqueeze(1)
             belief = self._beliefs(flat, rewards, replay, inference, learner)
             values.append(utility(learner, belief.view(len(chunk), len(start), -1), start, generator))
-        stacked = torch.cat(values) / self.config.temperature
+        stacked = torch.cat(values) / self.temperature
         return torch.logsumexp(stacked, 0) - torch.log(torch.tensor(float(len(stacked)), device=stacked.device))
 
-    def _beliefs(self, slots: Tensor, rewards: Tensor, replay: TrialReplay, inference: TaskInference, learner: SoftActorCritic) -> Tensor:
+    def _beliefs(self, slots: Tensor, rewards: Tensor, replay: TrialReplay, inference: Foresight, learner: SoftActorCritic) -> Tensor:
         with_deviation = learner.config.belief_input == "mean_and_deviation"
         return hindsight_beliefs(inference, replay, slots, rewards, self.config.context, with_deviation)
 
@@ -163,10 +213,10 @@ class Relabeller:
         place = torch.where(amount.unsqueeze(-1) > 0, first.unsqueeze(-1) + within, anywhere)
         return order[place]
 
-    def _chunk(self, replay: TrialReplay, inference: TaskInference, learner: SoftActorCritic) -> int:
+    def _chunk(self, replay: TrialReplay, inference: Foresight, learner: SoftActorCritic) -> int:
         """How many trials a pass may hold so that its largest activations stay below `CHUNK_BYTES`."""
         widest = max(learner.config.hidden)
         quantiles = 2 * learner.config.fraction_count if learner.quantile else 2
         scoring = self.config.utility_batch * quantiles * widest
-        encoding = replay.steps * max(*inference.config.encoder_hidden, inference.transition_dim)
+        encoding = replay.steps * inference.widest
         return max(1, CHUNK_BYTES // (4 * len(self.hindsight.tasks) * max(scoring, encoding)))

@@ -175,6 +175,17 @@ class TrialReplay:
         flat = (uniform * ends[-1]).long()
         return torch.searchsorted(ends, flat, right=True).clamp(max=len(ends) - 1), flat
 
+    def stretches(self, count: int, length: int, generator: torch.Generator, held_out: bool | None = None) -> tuple[Tensor, Tensor]:
+        """Trial and first step `(count,)` of stretches of `length` steps, every stored step equally likely to lie in one.
+
+        A stretch may begin before its trial and end behind it. `held_out` restricts the draw to the trials of one side.
+        """
+        trials, ends = (self.trials, self.ends) if held_out is None else self._sides[held_out]
+        reach = ends + (length - 1) * torch.arange(1, len(trials) + 1, device=self.device)  # for those that begin before their trial
+        entry, flat = self._draw(reach, count, generator)
+        trial = trials[entry]
+        return trial, flat - reach[entry] + self.data["length"][trial]
+
     def batch(self, count: int, next_belief: bool, generator: torch.Generator) -> Batch:
         """Transitions with their beliefs; the bootstrap state holds the belief unless `next_belief`."""
         trial, step = self.draw_steps(count, generator)
@@ -191,11 +202,7 @@ class TrialReplay:
 
     def segments(self, count: int, length: int, window: int, held_out: bool, difference: bool, generator: torch.Generator) -> Segments:
         """`count` stretches of `length` consecutive targets with their context, every step equally likely to be a target."""
-        trials, ends = self._sides[held_out]
-        reach = ends + (length - 1) * torch.arange(1, len(trials) + 1, device=self.device)  # a stretch may begin before its trial
-        entry, flat = self._draw(reach, count, generator)
-        trial = trials[entry]
-        start = flat - reach[entry] + self.data["length"][trial]
+        trial, start = self.stretches(count, length, generator, held_out)
         target = start.unsqueeze(-1) + torch.arange(length, device=self.device)
         first = start - window if window else torch.zeros_like(start)
         context = first.unsqueeze(-1) + torch.arange(window + length - 1 if window else self.steps - 1, device=self.device)

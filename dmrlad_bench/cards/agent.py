@@ -11,13 +11,33 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from dmrlad_bench.cards.external import EXTERNAL, SCHEDULED_AS, applicable, card_content, check_import_path, given, inapplicable_key
 from dmrlad_bench.cards.reading import CardError, CardModel, digest, nearest, read_toml, register_folder, validate
 
 BUDGETS = ("smoke", "quick", "standard", "full")
 Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 MERGES_OF_A_FIXED_WINDOW = ("linear", "mlp")
+OWN_SECTIONS = {"pearl": "pearl", "rl2": "recurrent"}  # algorithm -> the section that it alone has
+NOT_READ_BY_PEARL: tuple[tuple[str, str, Any], ...] = (  # section, key, the only value that says so
+    ("actor_critic", "belief_input", "mean"),
+    ("actor_critic", "bootstrap_belief", "held"),
+    ("relabel", "context", "trajectory"),
+    ("exploration", "sampled_share", 0.0),
+    ("exploration", "stored_share", 0.0),
+    ("exploration", "resample_interval", 0),
+    ("schedule", "reconstruction_updates", 0),
+)
+NOT_READ_BY_RL2: tuple[tuple[str, str, Any], ...] = (
+    ("actor_critic", "critic", "scalar"),
+    ("actor_critic", "belief_input", "mean"),
+    ("actor_critic", "bootstrap_belief", "held"),
+    ("exploration", "sampled_share", 0.0),
+    ("exploration", "stored_share", 0.0),
+    ("exploration", "resample_interval", 0),
+    ("schedule", "reconstruction_updates", 0),
+)
 
 
 class Inference(CardModel):
@@ -75,6 +95,7 @@ class ActorCritic(CardModel):
     discount: float = Field(default=0.99, ge=0, lt=1)
     polyak: float = Field(default=5e-3, gt=0, le=1)
     learning_rate: float = Field(default=3e-4, gt=0)
+    learning_rate_end: float | None = Field(default=None, gt=0, description="linear schedule's end, over the run; none = constant")
     batch_size: int = Field(default=256, ge=1)
     belief_input: Literal["mean", "mean_and_deviation"] = Field(default="mean", description="what of the belief policy and critics see")
     bootstrap_belief: Literal["held", "next"] = Field(default="held", description="belief in the bootstrap state")
@@ -90,6 +111,40 @@ class ActorCritic(CardModel):
                 raise ValueError(f"risk_parameter of 'cpw' must be positive, got {value}")
         if self.critic == "scalar" and self.risk != "neutral":
             raise ValueError(f"risk {self.risk!r} needs critic = 'quantile'")
+        return self
+
+
+class Pearl(CardModel):
+    """A probabilistic context that the critic trains (PEARL, arXiv 1903.08254); `actor_critic.batch_size` transitions a task."""
+
+    latent_dim: int = Field(default=5, ge=1)
+    encoder_hidden: Widths = (300, 300, 300)
+    next_observation: bool = Field(default=False, description="context transitions are (o, a, r, o'), not (o, a, r)")
+    context_batch: int = Field(default=100, ge=1, description="transitions in a training context")
+    recent_trials: int = Field(default=4, ge=1, description="newest stored trials of a task, copies included, that contexts are drawn from")
+    meta_batch: int = Field(default=16, ge=1, description="tasks in an update")
+    kl_weight: float = Field(default=0.1, ge=0, description="lambda, of the divergence from N(0, I) summed over the tasks of an update")
+    learning_rate: float = Field(default=3e-4, gt=0, description="the encoder's")
+    reward_scale: float = Field(default=5.0, gt=0, description="multiplies the rewards that policy and critics learn from")
+    prior_episodes: int = Field(default=1, ge=0, description="first episodes of a training trial that act on draws from the prior")
+    exploration_episodes: int = Field(default=2, ge=0, description="the same at test time")
+
+
+class Recurrent(CardModel):
+    """Memory of the recurrent actor-critic (RL2, arXiv 1611.02779; off-policy as in arXiv 2110.05038)."""
+
+    embedding: int = Field(default=64, ge=1, description="width of the layer that a step passes on its way into the GRU")
+    width: int = Field(default=128, ge=1, description="entries of the GRU's hidden state")
+    sequence: int = Field(default=0, ge=0, description="consecutive steps that a training sequence has; 0 = the whole trial")
+    burn_in: int = Field(default=0, ge=0, description="steps before a sequence that only bring the memory up to its beginning")
+    bootstrap: Literal["trial", "episode"] = Field(
+        default="trial", description="what follows an episode's last step: the trial's next episode, or the same episode going on"
+    )
+
+    @model_validator(mode="after")
+    def _begun(self) -> Recurrent:
+        if self.burn_in and not self.sequence:
+            raise ValueError("burn_in precedes a sequence inside a trial; with sequence = 0 (the whole trial) it must be 0")
         return self
 
 
@@ -115,10 +170,11 @@ class Exploration(CardModel):
     colour_high: float = Field(default=2.0, ge=0, description="highest exponent (2 = Brownian)")
     constant_share: float = Field(default=0.0, ge=0, le=1, description="share of noise-driven episodes with one direction throughout")
     coloured_share: float = Field(default=0.0, ge=0, le=1, description="share of later trials that coloured noise drives")
-    sampled_share: float = Field(default=0.0, ge=0, le=1, description="share of training trials that act on sampled beliefs")
-    sampled_from: Literal["posterior", "stored"] = Field(
-        default="posterior",
-        description="posterior: draws from the current belief (at first the prior); stored: of the best stored trial of a random task",
+    sampled_share: float = Field(
+        default=0.0, ge=0, le=1, description="share of training trials that act on a draw from the current belief (at first the prior)"
+    )
+    stored_share: float = Field(
+        default=0.0, ge=0, le=1, description="share that act on the final belief of the best stored trial of a random task"
     )
     resample_interval: int = Field(default=0, ge=0, description="steps a sampled belief is held; 0 = the episode")
 
@@ -126,6 +182,8 @@ class Exploration(CardModel):
     def _ordered(self) -> Exploration:
         if self.colour_low > self.colour_high:
             raise ValueError("colour_low must not exceed colour_high")
+        if self.sampled_share + self.stored_share > 1:
+            raise ValueError("sampled_share and stored_share must not exceed 1 together")
         return self
 
 
@@ -135,6 +193,9 @@ class Schedule(CardModel):
     iterations: int = Field(default=501, ge=1)
     tasks_per_iteration: int = Field(default=10, ge=1)
     trials_per_task: int = Field(default=1, ge=1)
+    episodes_per_trial: int | None = Field(
+        default=None, ge=1, description="consecutive episodes in one task that make a training trial; none = the family's"
+    )
     initial_steps_per_task: int = Field(default=100, ge=1, description="least steps of every training task in each initial iteration")
     reconstruction_updates: int = Field(default=5000, ge=0)
     policy_updates: int = Field(default=2000, ge=0)
@@ -147,7 +208,8 @@ class AgentConfig(CardModel):
     """Everything about an agent, resolved for one family and one budget."""
 
     name: str
-    algorithm: Literal["cemrl", "random"] = Field(description="the class that the parts below are composed by")
+    algorithm: Literal["cemrl", "pearl", "rl2", "random", "external"] = Field(description="the class that the parts below are composed by")
+    import_path: str | None = Field(default=None, description="package.module:Class; only where algorithm = 'external'")
     task_observable: bool = Field(default=False, description="the task is appended to the observation (the oracle's view)")
     description: str
     inference: Inference = Inference()
@@ -155,12 +217,69 @@ class AgentConfig(CardModel):
     relabel: Relabel = Relabel()
     exploration: Exploration = Exploration()
     schedule: Schedule = Schedule()
+    pearl: Pearl | None = Field(default=None, description="only where algorithm = 'pearl'")
+    recurrent: Recurrent | None = Field(default=None, description="only where algorithm = 'rl2'")
+
+    @model_validator(mode="after")
+    def _own_section_only(self) -> AgentConfig:
+        for algorithm, section in OWN_SECTIONS.items():
+            if algorithm != self.algorithm and getattr(self, section) is not None:
+                raise ValueError(f"section {section!r} is read by algorithm {algorithm!r} only, not by {self.algorithm!r}")
+            if algorithm == self.algorithm and getattr(self, section) is None:
+                raise ValueError(f"algorithm {algorithm!r} needs its section {section!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _fit_for_pearl(self) -> AgentConfig:
+        if self.algorithm != "pearl":
+            return self
+        if self.inference != Inference(kind="none"):
+            raise ValueError("algorithm 'pearl' infers by section 'pearl': inference.kind must be 'none' and nothing else of it set")
+        if self.task_observable:
+            raise ValueError("algorithm 'pearl' infers the task: task_observable must be false")
+        for section, key, only in NOT_READ_BY_PEARL:
+            value = getattr(getattr(self, section), key)
+            if value != only:
+                raise ValueError(f"algorithm 'pearl' does not read {section}.{key}: it must be {only!r}, got {value!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _fit_for_rl2(self) -> AgentConfig:
+        if self.algorithm != "rl2":
+            return self
+        if self.inference.kind != "none" or self.relabel.kind != "none":
+            raise ValueError("algorithm 'rl2' has no beliefs: inference.kind and relabel.kind must be 'none'")
+        if self.actor_critic.temperature == "latent":
+            raise ValueError("algorithm 'rl2' has no beliefs: actor_critic.temperature must be 'tuned' or 'fixed', got 'latent'")
+        for section, key, only in NOT_READ_BY_RL2:
+            value = getattr(getattr(self, section), key)
+            if value != only:
+                raise ValueError(f"algorithm 'rl2' does not read {section}.{key}: it must be {only!r}, got {value!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _external_has_a_class(self) -> AgentConfig:
+        if (self.algorithm == EXTERNAL) != (self.import_path is not None):
+            raise ValueError(f"import_path goes with algorithm {EXTERNAL!r}, and that one needs it, as package.module:Class")
+        if self.import_path is not None:
+            check_import_path(self.import_path, f"import_path {self.import_path!r}")
+            if key := inapplicable_key(given(self)):
+                raise ValueError(f"algorithm {EXTERNAL!r} does not read {key!r}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_does_not_apply(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content = handler(self)
+        if self.algorithm == EXTERNAL:
+            return applicable(content)
+        content.pop("import_path", None)
+        return content
 
     @model_validator(mode="after")
     def _consistent(self) -> AgentConfig:
-        if self.inference.kind == "none" and self.relabel.kind == "hfr":
+        if self.algorithm != "pearl" and self.inference.kind == "none" and self.relabel.kind == "hfr":
             raise ValueError("relabel.kind 'hfr' scores beliefs, so inference.kind must not be 'none'")
-        if self.task_observable and self.relabel.kind != "none":
+        if self.algorithm != EXTERNAL and self.task_observable and self.relabel.kind != "none":
             raise ValueError(
                 "relabelling rewrites rewards, not a task in the observation: with task_observable, relabel.kind must be 'none'"
             )
@@ -178,13 +297,16 @@ class AgentCard(CardModel):
     name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
     description: str
     extends: str | None = None
-    algorithm: Literal["cemrl", "random"] | None = None
+    algorithm: Literal["cemrl", "pearl", "rl2", "random", "external"] | None = None
+    import_path: str | None = None
     task_observable: bool | None = None
     inference: dict[str, Any] = {}
     actor_critic: dict[str, Any] = {}
     relabel: dict[str, Any] = {}
     exploration: dict[str, Any] = {}
     schedule: dict[str, Any] = {}
+    pearl: dict[str, Any] = {}
+    recurrent: dict[str, Any] = {}
     budget: dict[str, dict[str, Any]] = {}
     family: dict[str, dict[str, Any]] = {}
     path: Path = Field(exclude=True)
@@ -197,7 +319,7 @@ def agent_names() -> tuple[str, ...]:
 
 
 def load_agent(name: str | Path) -> AgentCard:
-    """Read an agent card by preset name or by the path of a TOML file.
+    """Read an agent card by preset name or by the path of a TOML file, or make the one that `package.module:Class` stands for.
 
     Raises:
         CardError: unknown name, unreadable file or bad content.
@@ -208,13 +330,11 @@ def load_agent(name: str | Path) -> AgentCard:
     elif text in agent_names():
         path = register_folder("agents") / f"{text}.toml"
     elif ":" in text:
-        raise CardError(
-            f"agent {text!r}: a class cannot be named here yet; accepted: {', '.join(agent_names())}, or the path of a TOML file "
-            "(from Python, dmrlad_bench.evaluate takes any agent object)"
-        )
+        return validate(AgentCard, {**card_content(text), "path": text}, text)
     else:
         raise CardError(
-            f"unknown agent {text!r}{nearest(text, agent_names())}; accepted: {', '.join(agent_names())}, or the path of a TOML file"
+            f"unknown agent {text!r}{nearest(text, agent_names())}; accepted: {', '.join(agent_names())}, the path of a TOML file, "
+            "or package.module:Class"
         )
     content = read_toml(path)
     if "path" in content:
@@ -239,6 +359,8 @@ def resolve_agent(card: AgentCard, family: str, budget: str, overrides: tuple[st
     _known_budget(budget, "budget")
     content = _resolve(card, family, budget, ())
     content.update(name=card.name, description=card.description)
+    if content.get("algorithm") in OWN_SECTIONS:
+        content.setdefault(OWN_SECTIONS[content["algorithm"]], {})
     config = validate(AgentConfig, content, str(card.path))
     if overrides:
         content = config.model_dump()
@@ -255,10 +377,17 @@ def _resolve(card: AgentCard, family: str, budget: str, above: tuple[Path, ...])
     if card.extends is not None:
         extended = card.path.parent / card.extends if card.extends.endswith(".toml") else card.extends
         content = _resolve(load_agent(extended), family, budget, (*above, card.path))
-    for name in ("algorithm", "task_observable"):
+    elif card.algorithm == EXTERNAL:
+        content = _resolve(load_agent(SCHEDULED_AS), family, budget, (*above, card.path))
+    if card.algorithm == EXTERNAL:
+        content = applicable(content)
+    if card.algorithm is not None and card.algorithm != content.get("algorithm"):
+        content.pop("inference", None)  # another algorithm infers in its own way
+    for name in ("algorithm", "import_path", "task_observable"):
         if getattr(card, name) is not None:
             content[name] = getattr(card, name)
-    own = {name: dict(getattr(card, name)) for name in ("inference", "actor_critic", "relabel", "exploration", "schedule")}
+    sections = ("inference", "actor_critic", "relabel", "exploration", "schedule", *OWN_SECTIONS.values())
+    own = {name: dict(getattr(card, name)) for name in sections if getattr(card, name)}
     specific = dict(card.family.get(family, {}))
     specific_budgets = specific.pop("budget", {})
     for name in specific_budgets:

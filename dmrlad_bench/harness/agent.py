@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dmrlad_bench.agents.external import AgentFault
 from dmrlad_bench.agents.interface import Agent, Problem
 from dmrlad_bench.cards import CardError
 from dmrlad_bench.envs.family import TaskFamily
@@ -23,7 +24,7 @@ def make_agent(config: RunConfig, family: TaskFamily) -> Agent:
         observation_dim=family.observation_dim + (family.task_dim if config.agent.task_observable else 0),
         action_dim=family.action_dim,
         horizon=family.horizon,
-        episodes_per_trial=family.episodes_per_trial,
+        episodes_per_trial=config.agent.schedule.episodes_per_trial or family.episodes_per_trial,
         train_tasks=family.tasks("train"),
         reward=family.reward,
         outcome_dim=family.outcome_dim,
@@ -50,6 +51,8 @@ def load_trained(run: Run) -> tuple[Agent, int]:
     if hasattr(agent, "load_state_dict"):
         with fitting(run.folder, iteration):
             agent.load_state_dict(state["agent"])
+    elif hasattr(agent, "learn"):
+        raise CardError(f"{run.folder}: the agent has no state_dict and load_state_dict, so what it learnt was not saved")
     return agent, iteration
 
 
@@ -58,7 +61,7 @@ def fitting(folder: Path, iteration: int) -> Iterator[None]:
     """What a checkpoint's content is loaded under: content of another shape, as after a change of the code, is a `CardError`."""
     try:
         yield
-    except CardError:
+    except (CardError, AgentFault):
         raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         fault = f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from dmrlad_bench.agents.external import NEEDED, AgentFault, complete, takes_device
 from dmrlad_bench.agents.interface import Agent
 from dmrlad_bench.cards import CardError, load_agent, resolve_agent
+from dmrlad_bench.cards.external import EXTERNAL
 from dmrlad_bench.envs.cores import available_cores
 from dmrlad_bench.envs.family import TaskFamily, family
 from dmrlad_bench.harness.agent import load_trained
 from dmrlad_bench.harness.collect import Environments
+from dmrlad_bench.harness.errors import RunFailed
 from dmrlad_bench.harness.evaluate import EPISODES, score
 from dmrlad_bench.harness.machine import torch_threads
 from dmrlad_bench.harness.run import CONFIG_FILE, Run, RunConfig, read_config, resolve_device, run_name
@@ -23,7 +26,6 @@ from dmrlad_bench.reports.scores import TrialScores
 
 OUT = Path("runs")
 ENV = "DMRLAD/CheetahVelSparse-v0"
-AGENT_MEMBERS = ("begin_trial", "act", "observe")
 
 
 def plan(
@@ -37,17 +39,19 @@ def plan(
     overrides: Sequence[str] = (),
     threads: int | None = None,
     resume: bool = False,
+    jobs: int = 1,
 ) -> tuple[RunConfig, Path]:
     """Resolve what a run would be, and its folder; nothing is written.
 
-    A resumed run takes its device and threads from its folder where `device` is `auto` and `threads` is None.
+    A resumed run takes its device and threads from its folder where `device` is `auto` and `threads` is None; a new one shares
+    the cores allowed with the other runs at a time, of which there are `jobs`.
 
     Raises:
         CardError: unknown agent, family, budget, device or key; a bad value.
     """
     solved = family(env)
     card = load_agent(agent)
-    config = resolve_agent(card, solved.name, budget, tuple(overrides))
+    config = complete(resolve_agent(card, solved.name, budget, tuple(overrides)))
     if seed < 0:
         raise CardError(f"seed: expected a whole number from 0 on, got {seed}")
     _check_threads(threads)
@@ -56,12 +60,16 @@ def plan(
         recorded = read_config(folder)
         device = recorded.device if device == "auto" else device
         threads = recorded.threads if threads is None else threads
+    if config.algorithm == EXTERNAL and device != "cpu" and not takes_device(config):
+        if device != "auto":
+            raise CardError(f"device {device!r}: agent {config.import_path!r} has no parameter 'device'; accepted: auto, cpu")
+        device = "cpu"
     resolved = RunConfig(
         env=solved.id,
         budget=budget,
         seed=seed,
         device=resolve_device(device),
-        threads=available_cores() if threads is None else threads,
+        threads=max(1, available_cores() // jobs) if threads is None else threads,
         agent=config,
         family=solved.card,
     )
@@ -84,7 +92,7 @@ def train(
     """Train and score one agent on one family; what `dmrlad-bench run` does.
 
     Args:
-        agent: a preset's name or a TOML file.
+        agent: a preset's name, a TOML file, or `package.module:Class`.
         env: a family's Gymnasium id, bare name or TOML file.
         seed: of everything random in the run.
         budget: `smoke`, `quick`, `standard` or `full`.
@@ -97,7 +105,7 @@ def train(
 
     Raises:
         CardError: bad input, or a run folder that cannot be used.
-        RunFailed: a loss became NaN.
+        RunFailed: a loss became NaN, the disk is full, or an agent of anyone's raised.
         KeyboardInterrupt: Ctrl-C; the last whole iteration is saved.
     """
     options = {"seed": seed, "budget": budget, "device": device, "out": out, "overrides": tuple(overrides), "threads": threads}
@@ -133,6 +141,7 @@ def evaluate(
 
     Raises:
         CardError: not a run, not an agent, no such split, or a family of other sizes.
+        RunFailed: a run's agent is a class of anyone's, and raised.
     """
     _check_threads(threads)
     if isinstance(agent, str | Path):
@@ -144,11 +153,14 @@ def evaluate(
         if env is not None and (solved.observation_dim, solved.action_dim) != _sizes(TaskFamily(config.family)):
             raise CardError(f"env {solved.id}: observations and actions have other sizes than those of the run's family {config.env}")
         threads = config.threads if threads is None else threads
-        with torch_threads(threads):
-            actor, iteration = load_trained(agent)
-            sequence = config.evaluation_seed(iteration, split, deterministic)
-            return _score(actor, solved, split, sequence, threads, options)
-    missing = [name for name in AGENT_MEMBERS if not callable(getattr(agent, name, None))]
+        try:
+            with torch_threads(threads):
+                actor, iteration = load_trained(agent)
+                sequence = config.evaluation_seed(iteration, split, deterministic)
+                return _score(actor, solved, split, sequence, threads, options)
+        except AgentFault as error:
+            raise RunFailed(f"{agent.folder}: {error}") from error
+    missing = [name for name in NEEDED if not callable(getattr(agent, name, None))]
     if missing:
         raise CardError(f"agent {type(agent).__name__}: has no {', '.join(missing)}; an agent has begin_trial, act and observe")
     if env is None:

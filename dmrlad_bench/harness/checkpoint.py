@@ -148,9 +148,6 @@ def _flatten(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
         return value
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, np.ndarray):
-        arrays[path] = np.asarray(value, order="C")
-        return {"$array": path}
     if isinstance(value, dict):
         if all(isinstance(key, str) and not key.startswith("$") for key in value):
             return {key: _flatten(entry, f"{path}/{key}", arrays) for key, entry in value.items()}
@@ -158,7 +155,11 @@ def _flatten(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
     if isinstance(value, list | tuple):
         entries = [_flatten(entry, f"{path}/{number}", arrays) for number, entry in enumerate(value)]
         return {"$tuple": entries} if isinstance(value, tuple) else entries
-    if hasattr(value, "detach"):
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind in "biuf":
+            arrays[path] = np.asarray(value, order="C")
+            return {"$array": path}
+    elif hasattr(value, "detach"):
         arrays[path] = np.asarray(value.detach().cpu().numpy(), order="C")
         return {"$tensor": path}
     raise TypeError(

@@ -122,19 +122,20 @@ class RunLog:
         iterations: how many there will be.
         start: (iteration, environment steps) of the checkpoint that is continued; (0, 0) for a new run.
         quiet: show no progress.
+        bar: show progress as a bar where standard error is a terminal.
     """
 
-    def __init__(self, folder: Path, title: str, iterations: int, start: tuple[int, int], quiet: bool) -> None:
+    def __init__(self, folder: Path, title: str, iterations: int, start: tuple[int, int], quiet: bool, bar: bool) -> None:
         iteration, steps = start
         self.table = Table(folder / PROGRESS_FILE, iteration)
-        self.events = Events(folder, steps + 1 if iteration else None)
+        self.events = Events(folder, steps + 1 if iteration or any(folder.glob("events.out.tfevents.*")) else None)
         self.title, self.iterations = title, iterations
         self.console = Console(stderr=True, highlight=False)
         self.quiet = quiet
         self._recent: deque[tuple[float, int, int]] = deque([(time.monotonic(), iteration, steps)], maxlen=RECENT + 1)
         self._last_line = float("-inf")
         self._bar: Progress | None = None
-        if not quiet and self.console.is_terminal:
+        if bar and not quiet and self.console.is_terminal:
             columns = (
                 SpinnerColumn(),
                 TextColumn("{task.description}"),

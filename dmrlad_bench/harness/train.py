@@ -6,6 +6,7 @@ import math
 import shlex
 import shutil
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from dmrlad_bench.agents.external import AgentFault
 from dmrlad_bench.agents.interface import Diverged, Metrics, Trials
 from dmrlad_bench.cards import CardError
 from dmrlad_bench.envs.family import TaskFamily
@@ -60,7 +62,10 @@ class Position:
     shards: dict[str, str] = field(default_factory=dict)
 
 
-def train_run(config: RunConfig, folder: Path, *, resume: bool, command: list[str], quiet: bool = False) -> Run:
+ERROR_FILE = "error.log"  # the traceback of an agent of anyone's that raised
+
+
+def train_run(config: RunConfig, folder: Path, *, resume: bool, command: list[str], quiet: bool = False, bar: bool = True) -> Run:
     """Train and score one agent on one family with one seed; a finished run is returned as it is.
 
     Args:
@@ -69,14 +74,15 @@ def train_run(config: RunConfig, folder: Path, *, resume: bool, command: list[st
         resume: continue what is there.
         command: recorded in the result, and shown as the way to continue.
         quiet: show no progress.
+        bar: show progress as a bar where standard error is a terminal; else as lines that begin with the run's title.
 
     Raises:
         CardError: the folder cannot be used, holds another configuration, or its checkpoints are corrupt.
-        RunFailed: a loss became NaN.
+        RunFailed: a loss became NaN, the disk is full, or an agent of anyone's raised.
         Interrupted: Ctrl-C or a termination signal.
     """
     check_folder(config, folder, resume)
-    with locked(folder), _disk_failures(folder):
+    with locked(folder), _disk_failures(folder), _agent_faults(folder):
         check_folder(config, folder, resume)  # again: another process may have used the folder before it was locked
         config = settle(config, folder)
         run = Run(folder)
@@ -85,23 +91,24 @@ def train_run(config: RunConfig, folder: Path, *, resume: bool, command: list[st
             _remove_replay(folder)
             return run
         remove_leftovers(folder)
+        (folder / ERROR_FILE).unlink(missing_ok=True)
         with torch_threads(config.threads):
-            _sit(config, folder, command, quiet)
+            _sit(config, folder, command, quiet, bar)
         return run
 
 
-def _sit(config: RunConfig, folder: Path, command: list[str], quiet: bool) -> None:
+def _sit(config: RunConfig, folder: Path, command: list[str], quiet: bool, bar: bool) -> None:
     """One sitting, from wherever the folder is to the result; how it ends early becomes one line."""
     session = _Session(config, folder, command)
     try:
         session.start()
-        session.go(quiet)
+        session.go(quiet, bar)
     except KeyboardInterrupt:
         saved = f"nothing is saved yet in {folder}" if session.saved is None else f"iteration {session.saved} is saved in {folder}"
         again = command if "--resume" in command else [*command, "--resume"]
         raise Interrupted(f"interrupted: {saved}; continue with: {shlex.join(again)}") from None
     except Diverged as error:
-        last = folder / f"checkpoint-{session.saved:06d}.json"
+        last = "none" if session.saved is None else folder / f"checkpoint-{session.saved:06d}.json"
         raise RunFailed(f"stopped at environment step {session.environment_steps}: {error}; last checkpoint: {last}") from None
     finally:
         session.environments.close()
@@ -114,6 +121,17 @@ def _disk_failures(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunFailed(f"stopped: {error.filename or folder}: {error.strerror or error}; continue with --resume") from error
+
+
+@contextmanager
+def _agent_faults(folder: Path) -> Iterator[None]:
+    """What an agent of anyone's does wrong fails the run in one line; the whole traceback goes to a file of the run folder."""
+    try:
+        yield
+    except AgentFault as error:
+        path = folder / ERROR_FILE
+        write_atomic(path, "".join(traceback.format_exception(error.__cause__ or error)).encode())
+        raise RunFailed(f"{folder}: stopped: {error}; traceback: {path}") from error
 
 
 def _remove_replay(folder: Path) -> None:
@@ -130,6 +148,7 @@ class _Session:
         self.family = TaskFamily(config.family)
         self.agent: Any = make_agent(config, self.family)
         self.learns = hasattr(self.agent, "learn")
+        self.saves = hasattr(self.agent, "state_dict") or not self.learns
         self.iterations = self.schedule.iterations if self.learns else 0
         self.environments = Environments(self.family, getattr(self.agent, "task_observable", False), config.threads)
         seeds = config.seeds()
@@ -152,19 +171,22 @@ class _Session:
                 print_notice(f"{error}; falling back to iteration {found[number + 1]}")
         else:
             self._save()
-        self.saved = self.position.iteration
+        self.saved = self.position.iteration if self.saves else None
 
-    def go(self, quiet: bool) -> None:
+    def go(self, quiet: bool, bar: bool) -> None:
         """Every iteration that is left, the final protocol, and the result."""
         position = self.position
         title = f"{self.family.name} {self.config.agent.name} seed {self.config.seed}"
-        with RunLog(self.folder, title, self.iterations, (position.iteration, position.environment_steps), quiet) as log:
+        with RunLog(self.folder, title, self.iterations, (position.iteration, position.environment_steps), quiet, bar) as log:
+            if not self.saves:
+                log.line("the agent has no state_dict and load_state_dict: it is not saved, and a run that is stopped starts again")
             if position.iteration:
                 log.line(f"continues after iteration {position.iteration}")
             while self.position.iteration < self.iterations:
                 row = self._iterate()
                 log.iteration(row)
-                self._save()
+                if self.saves:
+                    self._save()
                 log.show(row)
             log.line("final scores")
             self._finish()
@@ -194,9 +216,10 @@ class _Session:
 
     def _collect(self, iteration: int) -> RollOut:
         tasks = len(self.family.tasks("train"))
+        episodes = self.schedule.episodes_per_trial or self.family.episodes_per_trial
         if iteration <= self.exploration.initial_iterations:
             chosen = np.arange(tasks)
-            trials = math.ceil(self.schedule.initial_steps_per_task / (self.family.horizon * self.family.episodes_per_trial))
+            trials = math.ceil(self.schedule.initial_steps_per_task / (self.family.horizon * episodes))
         else:
             size = min(self.schedule.tasks_per_iteration, tasks)
             chosen = np.sort(self.generators["tasks"].choice(tasks, size=size, replace=False))
@@ -206,7 +229,7 @@ class _Session:
             self.agent,
             "train",
             np.repeat(chosen, trials),
-            episodes=self.family.episodes_per_trial,
+            episodes=episodes,
             generator=self.generators["environment"],
             deterministic=False,
             training_iteration=iteration,
@@ -288,7 +311,10 @@ class _Session:
                 "generators": {name: generator.bit_generator.state for name, generator in self.generators.items()},
                 "agent": self.agent.state_dict() if hasattr(self.agent, "state_dict") else None,
             }
-            save_checkpoint(self.folder, self.position.iteration, state)
+            try:
+                save_checkpoint(self.folder, self.position.iteration, state)
+            except TypeError as error:  # what an agent of anyone's put into its state
+                raise AgentFault(f"agent {self.config.agent.import_path or self.config.agent.name!r}: state_dict: {error}") from None
             self.saved = self.position.iteration
 
     def _restore(self, iteration: int) -> None:

@@ -1,0 +1,56 @@
+"""What every learner's iteration is made of: seeded generators, timed phases, and updates that are checked and averaged."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dmrlad_bench.agents.interface import Diverged, Metrics
+
+CHECK_INTERVAL = 100
+
+
+class Learner(Protocol):
+    """Who counts its policy updates."""
+
+    updates: int
+
+
+def seeded_generator(seed: np.random.SeedSequence, device: torch.device) -> torch.Generator:
+    """A torch generator on `device` that `seed` determines."""
+    generator = torch.Generator(device=device)
+    generator.manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
+    return generator
+
+
+@contextmanager
+def timed_phase(seconds: dict[str, float], name: str, device: torch.device) -> Iterator[None]:
+    """Add the wall seconds of what runs inside, its work on the device included, to `seconds[name]`."""
+    started = time.perf_counter()
+    yield
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - started
+
+
+def averaged_updates(update: Callable[[], dict[str, Tensor]], updates: int, learner: Learner) -> Metrics:
+    """Call `update` so many times; returns the means of the scalar tensors that it gives.
+
+    Raises:
+        Diverged: one of them is not finite; looked at every `CHECK_INTERVAL` updates, for looking waits for the device.
+    """
+    totals: dict[str, Tensor] = {}
+    for step in range(1, updates + 1):
+        for name, value in update().items():
+            totals[name] = totals[name] + value if name in totals else value
+        if step % CHECK_INTERVAL == 0 or step == updates:
+            broken = next((name for name, value in totals.items() if not torch.isfinite(value)), None)
+            if broken is not None:
+                raise Diverged(f"the {broken} loss is {float(totals[broken])} at policy update {learner.updates}")
+    return {name: float(value) / updates for name, value in totals.items()}

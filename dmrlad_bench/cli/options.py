@@ -1,0 +1,35 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from dmrlad_bench.cards import BUDGETS
+
+DEFAULT_ENV = "DMRLAD/CheetahVelSparse-v0"
+THREADS = "Threads of torch and of the simulation. [default: the {}]"
+
+
+def whole_number(text: str) -> int:
+    """Parse an integer; typer's own message for a bad one names no value."""
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"expected a whole number, got {text!r}") from None
+
+
+def import_from_here() -> None:
+    """Look for someone's class in the current folder first, as `python -m` does; the installed program would not."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+
+
+Envs = Annotated[list[str], typer.Option("--env", metavar="ID", help="Family: its id, bare name or TOML file. May be repeated.")]
+Budget = Annotated[str, typer.Option(metavar="NAME", help=f"One of {', '.join(BUDGETS)}.")]
+Overrides = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the agent's configuration. May be repeated.")
+]

@@ -1,0 +1,206 @@
+"""`compare`, `plot`, `submit`, `leaderboard` and `reference`: from finished runs to comparisons and to the published record."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dmrlad_bench.cards import CardError, load_family, register_folder
+from dmrlad_bench.cli.output import fail, table_console
+
+if TYPE_CHECKING:
+    from dmrlad_bench.reports.formats import ReportTable
+
+Runs = Annotated[
+    list[Path],
+    typer.Argument(metavar="RUN", help="Run folders, result.json files, or folders that hold run folders.", show_default=False),
+]
+Format = Annotated[str, typer.Option("--format", metavar="NAME", help="table, markdown, csv or latex.")]
+Split = Annotated[str, typer.Option(metavar="NAME", help="test, train or ood.")]
+Stochastic = Annotated[bool, typer.Option("--stochastic", help="Scores of stochastic actions instead of deterministic ones.")]
+AllowMixed = Annotated[
+    bool, typer.Option("--allow-mixed", help="Compare other budgets, configurations, families or protocols all the same, and say so.")
+]
+
+
+def compare(
+    runs: Runs,
+    form: Format = "table",
+    plot_file: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw a figure too: .png, .pdf or .svg.")] = None,
+    split: Split = "test",
+    stochastic: Stochastic = False,
+    allow_mixed: AllowMixed = False,
+    baseline: Annotated[
+        str | None, typer.Option(metavar="AGENT", help="Agent that the others are held against. [default: the first]", show_default=False)
+    ] = None,
+) -> None:
+    """Compare agents from finished runs: tables with intervals for each family, and over all of them."""
+    from dmrlad_bench.reports.comparison import compare as compare_runs
+    from dmrlad_bench.reports.comparison_tables import comparison_tables
+    from dmrlad_bench.reports.formats import check_format
+
+    check_format(form)
+    if plot_file is not None:
+        from dmrlad_bench.reports.plots import check_plot_path
+
+        check_plot_path(plot_file)
+    comparison = compare_runs(runs, split=split, deterministic=not stochastic, allow_mixed=allow_mixed, baseline=baseline)
+    if plot_file is not None:
+        comparison.plot(plot_file)
+    if form == "table":
+        _show(comparison_tables(comparison))
+    else:
+        sys.stdout.write(comparison.table(form))
+
+
+def plot(
+    runs: Runs,
+    kind: Annotated[str, typer.Option(metavar="NAME", help="summary, learning, adaptation or profiles.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="File to write: .png, .pdf or .svg.")],
+    split: Split = "test",
+    stochastic: Stochastic = False,
+    allow_mixed: AllowMixed = False,
+) -> None:
+    """Draw a figure from finished runs."""
+    from dmrlad_bench.reports.comparison import compare as compare_runs
+    from dmrlad_bench.reports.plots import check_kind, check_plot_path
+
+    check_kind(kind)
+    check_plot_path(out)
+    compare_runs(runs, split=split, deterministic=not stochastic, allow_mixed=allow_mixed).plot(out, kind)
+    print(f"figure: {out}")
+
+
+def submit(
+    runs: Runs,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Leaderboards folder.")] = Path("leaderboards"),
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What to call an agent that is no published preset.", show_default=False)
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace entries that are there and differ.")] = False,
+) -> None:
+    """Make a leaderboard entry of all seeds of an agent on a family with a budget; several of them make several entries."""
+    from dmrlad_bench.harness.checkpoint import write_atomic
+    from dmrlad_bench.reports.publishing import make_entries
+    from dmrlad_bench.reports.reading import read_runs
+
+    texts = {out / entry.file_name: entry.json_text() for entry in make_entries(read_runs(runs), name)}
+    same = {path for path, text in texts.items() if path.is_file() and path.read_bytes() == text.encode()}
+    taken = [path for path in texts if path.exists() and path not in same]
+    if taken and not replace:
+        raise CardError(f"{taken[0]}: there is another entry; pass --replace to put this one in its place")
+    for path, text in texts.items():
+        if path not in same:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, text.encode())
+        print(f"{'unchanged' if path in same else 'replaced' if path in taken else 'new'}: {path}")
+
+
+def leaderboard(
+    form: Format = "table",
+    check: Annotated[
+        bool, typer.Option("--check", help="Recompute every number from the runs, and say what is wrong: exit code 2.")
+    ] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Write README.md into the folder.")] = False,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Make the aggregates again, as after new reference scores; runs stay as they are.")
+    ] = False,
+    folder: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Leaderboards folder. [default: the published one]", show_default=False)
+    ] = None,
+) -> None:
+    """Print the leaderboards, check them, or write their page."""
+    from dmrlad_bench.reports.formats import check_format
+    from dmrlad_bench.reports.leaderboard import README, read_entries
+    from dmrlad_bench.reports.leaderboard_tables import leaderboard_markdown, leaderboard_tables, leaderboard_text
+
+    check_format(form)
+    published = register_folder("leaderboards")
+    if folder is None and (markdown or recompute):
+        _refuse_installed(published)
+    folder = published if folder is None else folder
+    if recompute:
+        _recompute(folder)
+    if markdown:
+        from dmrlad_bench.harness.checkpoint import write_atomic
+
+        write_atomic(folder / README, leaderboard_markdown(read_entries(folder)).encode())
+        print(f"written: {folder / README}")
+    if check:
+        _check(folder)
+    if not (recompute or markdown or check):
+        entries = read_entries(folder)
+        if form == "table" and entries:
+            _show(leaderboard_tables(entries))
+        else:
+            sys.stdout.write(leaderboard_text(entries, form) if entries else "no entries yet\n")
+
+
+def reference(
+    runs: Runs,
+    write: Annotated[bool, typer.Option("--write", help="Write them onto the families' cards of this checkout.")] = False,
+) -> None:
+    """Reference scores of families from finished runs of random and oracle: printed as the card's table."""
+    from dmrlad_bench.reports.reading import read_runs
+    from dmrlad_bench.reports.references import measure_references, with_reference
+
+    measured = measure_references(read_runs(runs))
+    for entry in measured:
+        print(f"# {entry.family}\n{entry.toml()}")
+    if not write:
+        return
+    from dmrlad_bench.harness.checkpoint import write_atomic
+
+    folder = register_folder("envs")
+    _refuse_installed(folder)
+    paths = {folder / f"{load_family(entry.family).name}.toml": entry for entry in measured}
+    texts = {path: with_reference(path.read_text(encoding="utf-8"), entry, path) for path, entry in paths.items()}
+    for path, text in texts.items():
+        write_atomic(path, text.encode())
+        print(f"written: {path}")
+
+
+def _check(folder: Path) -> None:
+    from dmrlad_bench.reports.checking import check_leaderboards
+    from dmrlad_bench.reports.leaderboard import entry_files
+
+    faults = check_leaderboards(folder)
+    if faults:
+        raise typer.Exit(max(fail(fault, 2) for fault in faults))
+    print(f"{folder}: {len(entry_files(folder))} entries, all in order")
+
+
+def _recompute(folder: Path) -> None:
+    from dmrlad_bench.harness.checkpoint import write_atomic
+    from dmrlad_bench.reports.leaderboard import content_digest, entry_files, read_entry, remake
+    from dmrlad_bench.reports.reading import reference_of
+
+    entries = {path: read_entry(path) for path in entry_files(folder)}
+    for path, entry in entries.items():
+        if entry.content_digest != content_digest(entry):
+            raise CardError(f"{path}: changed after it was made: key 'content_digest' is not the digest of the content")
+    for path, entry in entries.items():
+        text = remake(entry, reference_of(entry.runs[0])).json_text()
+        if path.read_bytes() != text.encode():
+            write_atomic(path, text.encode())
+            print(f"recomputed: {path}")
+
+
+def _refuse_installed(folder: Path) -> None:
+    if folder.parent.name == "_registers":
+        raise CardError(f"{folder}: belongs to an installed package; work in a checkout, or name another folder")
+
+
+def _show(tables: Sequence[ReportTable]) -> None:
+    """Tables as wide as they need to be where nobody's terminal limits them."""
+    from dmrlad_bench.reports.formats import plain, rich_tables
+
+    console = table_console()
+    if console.is_terminal:
+        console.print(rich_tables(tables))
+    else:
+        sys.stdout.write(plain(tables))

@@ -1,0 +1,136 @@
+"""`run` and `evaluate`: train agents, and score what was trained."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dmrlad_bench.cards import CardError, load_agent, load_family, resolve_agent
+from dmrlad_bench.cli.options import DEFAULT_ENV, THREADS, Budget, Envs, Overrides, import_from_here, whole_number
+from dmrlad_bench.cli.output import PROGRAM, fail, table_console
+from dmrlad_bench.harness.errors import RunFailed
+
+if TYPE_CHECKING:
+    from dmrlad_bench.reports.results import Result
+
+
+def run(
+    agent: Annotated[
+        list[str], typer.Option("--agent", metavar="NAME", help="Preset's name, TOML file, or package.module:Class. May be repeated.")
+    ],
+    env: Envs = [DEFAULT_ENV],  # noqa: B006 - typer reads the default, nobody changes it
+    seed: Annotated[list[int], typer.Option("--seed", parser=whole_number, metavar="N", help="Seed of the run. May be repeated.")] = [0],  # noqa: B006
+    budget: Budget = "quick",
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")] = "auto",
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of the run folders, which are DIR/<family>/<agent>--<budget>--seed<N>.")
+    ] = Path("runs"),
+    overrides: Overrides = [],  # noqa: B006
+    resume: Annotated[bool, typer.Option("--resume", help="Continue existing run folders.")] = False,
+    jobs: Annotated[int, typer.Option(parser=whole_number, metavar="N", help="Runs at a time, each in a process of its own.")] = 1,
+    threads: Annotated[int | None, typer.Option(parser=whole_number, metavar="N", help=THREADS.format("cores allowed / jobs"))] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Print the seconds spent in each phase.")] = False,
+) -> None:
+    """Train agents and score them on held-out tasks; several agents, families and seeds make a matrix of runs.
+
+    All of them are checked before the first one starts; one that fails does not keep the others from running. Finished runs of a
+    matrix are taken as they are.
+    """
+    if jobs < 1:
+        raise CardError(f"jobs: expected at least 1, got {jobs}")
+    _check_names(agent, env, budget)
+    from dmrlad_bench.harness.api import plan
+    from dmrlad_bench.harness.run import Run, check_folder
+
+    matrix = list(itertools.product(agent, env, seed))
+    jobs = min(jobs, len(matrix))
+    shared: dict[str, Any] = {"budget": budget, "device": device, "out": out, "overrides": overrides, "threads": threads, "jobs": jobs}
+    plans: dict[Path, Any] = {}
+    for one_agent, one_env, one_seed in matrix:
+        config, folder = plan(one_agent, one_env, seed=one_seed, resume=resume, **shared)
+        if folder in plans:
+            raise CardError(f"{folder}: asked for twice; each --agent, --env and --seed may be given once")
+        taken = len(matrix) > 1 and Run(folder).finished
+        if taken and not resume:
+            config, folder = plan(one_agent, one_env, seed=one_seed, resume=True, **shared)
+        check_folder(config, folder, resume or taken)
+        if taken and not quiet:
+            print(f"{folder}: finished before, taken as it is", file=sys.stderr)
+        plans[folder] = config
+
+    from dmrlad_bench.harness.matrix import Options, train_all  # seconds of imports, paid once everything is known to be right
+    from dmrlad_bench.reports.tables import phases_table, result_table, runs_table
+
+    _interrupt_on_signals()
+    console = table_console()
+    results: dict[Path, Result] = {}
+    failures: list[CardError | RunFailed] = []
+    try:
+        for folder, outcome in train_all(plans, jobs, Options(resume, _typed_command(), quiet)):
+            if isinstance(outcome, CardError | RunFailed):
+                failures.append(outcome)
+                continue
+            results[folder] = outcome
+            console.print(result_table(outcome))
+            if profile:
+                console.print(phases_table(outcome))
+            console.print(f"run folder: {folder}", soft_wrap=True)
+    except KeyboardInterrupt as error:  # here, for typer swallows what is left of an interrupt outside of its commands
+        _report(failures)
+        for line in (str(error) or "interrupted").splitlines():
+            fail(line, 130)
+        raise typer.Exit(130) from None
+    if len(plans) > 1 and results:
+        console.print(runs_table([results[folder] for folder in plans if folder in results]))
+    raise typer.Exit(_report(failures))
+
+
+def evaluate(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    split: Annotated[str, typer.Option(metavar="NAME", help="test, train or ood.")] = "test",
+    episodes: Annotated[int, typer.Option(parser=whole_number, metavar="K", help="Consecutive episodes in each task.")] = 3,
+    stochastic: Annotated[bool, typer.Option("--stochastic", help="Draw the actions instead of taking the policy's mean.")] = False,
+    threads: Annotated[int | None, typer.Option(parser=whole_number, metavar="N", help=THREADS.format("run's own"))] = None,
+) -> None:
+    """Re-run the protocol on a run's newest checkpoint."""
+    from dmrlad_bench.harness.run import Run
+
+    config = Run(run_folder).config
+    if config.agent.import_path is not None:
+        import_from_here()
+    from dmrlad_bench.harness.api import evaluate as score
+    from dmrlad_bench.reports.tables import scores_table
+
+    scores = score(run_folder, split=split, episodes=episodes, deterministic=not stochastic, threads=threads)
+    table_console().print(scores_table(f"{config.agent.name} on {config.env}, budget {config.budget}, seed {config.seed}", [scores]))
+
+
+def _report(failures: Sequence[CardError | RunFailed]) -> int:
+    """One line for each run that failed; returns the exit code of them all."""
+    return min((fail(str(error), 1 if isinstance(error, RunFailed) else 2) for error in failures), default=0)
+
+
+def _check_names(agents_given: list[str], envs_given: list[str], budget: str) -> None:
+    """Refuse bad names before the imports that training needs."""
+    for entry in envs_given:
+        card = load_family(entry)
+        for agent in agents_given:
+            if resolve_agent(load_agent(agent), card.name, budget).import_path is not None:
+                import_from_here()
+
+
+def _typed_command() -> list[str]:
+    return [PROGRAM, *sys.argv[1:]]
+
+
+def _interrupt_on_signals() -> None:
+    """Ctrl-C and a termination signal stop the run alike, also where a shell started us with Ctrl-C ignored."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)

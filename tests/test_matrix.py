@@ -1,0 +1,216 @@
+"""Several runs in one command: one after another, side by side, stopped, killed, and again."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from program import PATIENCE, PROGRAM, SMOKE, refused, shown, started, timeless, wait_for
+
+from dmrlad_bench.cli import main
+from dmrlad_bench.harness.errors import Interrupted, RunFailed
+from dmrlad_bench.harness.run import locked
+
+
+def test_all_is_checked_before_anything_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    taken = tmp_path / "PointGoalSparse" / "random--quick--seed0"
+    taken.mkdir(parents=True)
+    (taken / "notes.txt").write_text("keep")
+    message = refused(capsys, "run", "--agent", "random", "--env", "PointGoal", "--env", "PointGoalSparse", "--out", tmp_path)
+    assert f"{taken}: exists and is not empty; pass --resume" in message
+    assert [path.name for path in tmp_path.iterdir()] == ["PointGoalSparse"]
+    assert [path.name for path in taken.iterdir()] == ["notes.txt"]
+
+
+def test_the_matrix_runs_one_after_another_and_again(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    arguments = ["run", "--agent", "random", "--env", "PointGoal", "--env", "PointGoalSparse", "--seed", "3", "--seed", "4", "--quiet"]
+    arguments += ["--threads", "1", "--device", "cpu", "--out", str(tmp_path)]
+    first = shown(capsys, *arguments)
+    folders = re.findall(r"^run folder: (.*)$", first, re.MULTILINE)
+    assert [Path(folder).relative_to(tmp_path).as_posix() for folder in folders] == [
+        f"{name}/random--quick--seed{seed}" for name in ("PointGoal", "PointGoalSparse") for seed in (3, 4)
+    ]
+    table = first[first.index("all runs") :]
+    found = [(name, seed) for name, seed in re.findall(r"random *│ DMRLAD/(\w+)-v0 *│ quick *│ *(\d+) │", table)]
+    assert found == [(name, seed) for name in ("PointGoal", "PointGoalSparse") for seed in ("3", "4")]
+    assert shown(capsys, *arguments, "--resume") == first  # finished runs are shown again
+
+
+def test_a_run_that_fails_does_not_keep_the_others_from_running(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    arguments = ["run", "--agent", "dmrlad", "--agent", "random", *SMOKE[3:], "--quiet", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit) as caught:
+        main([*arguments, "--set", "actor_critic.learning_rate=1e30"])
+    printed = capsys.readouterr()
+    assert caught.value.code == 1
+    assert printed.err.count("\n") == 1, printed.err
+    assert re.match(r"dmrlad-bench: error: stopped at environment step .*/dmrlad--smoke--seed0/checkpoint-\d{6}\.json$", printed.err)
+    assert re.findall(r"^run folder: (.*)$", printed.out, re.MULTILINE) == [f"{tmp_path}/PointGoal/random--smoke--seed0"]
+    assert printed.out.count("all runs") == 1
+
+
+def test_an_interrupt_stops_the_whole_matrix(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def fail_then_interrupt(config: Any, folder: Path, **_: Any) -> None:
+        asked.append(config.seed)
+        if config.seed == 0:
+            raise RunFailed(f"{folder}: stopped")
+        raise Interrupted("interrupted: nothing is saved yet")
+
+    monkeypatch.setattr("dmrlad_bench.harness.train.train_run", fail_then_interrupt)
+    with pytest.raises(SystemExit) as caught:
+        main([*SMOKE, "--out", str(tmp_path), "--seed", "0", "--seed", "1", "--seed", "2"])
+    assert (caught.value.code, asked) == (130, [0, 1])
+    failed, interrupted = capsys.readouterr().err.splitlines()
+    assert failed == f"dmrlad-bench: error: {tmp_path}/PointGoal/dmrlad--smoke--seed0: stopped"
+    assert interrupted == "dmrlad-bench: interrupted: nothing is saved yet"
+
+
+MATRIX = ["run", "--agent", "dmrlad", "--env", "PointGoal", "--seed", "0", "--seed", "1", *SMOKE[5:]]
+SLOW = ["--set", "schedule.iterations=100000", "--jobs", "2"]
+
+
+def folders_of(out: Path, seeds: int = 2) -> list[Path]:
+    return [out / "PointGoal" / f"dmrlad--smoke--seed{seed}" for seed in range(seeds)]
+
+
+def test_side_by_side_gives_what_one_after_another_gives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A third seed has finished before in one of the two folders; it is taken as it is, without --resume."""
+    one = shown(capsys, *MATRIX, "--seed", "2", "--quiet", "--out", tmp_path / "one")
+    before, taken = (folders_of(tmp_path / name, 3)[2] for name in ("one", "two"))
+    shutil.copytree(before, taken)
+    times = {path: path.stat().st_mtime_ns for path in taken.iterdir() if path.name != "run.lock"}
+    with pytest.raises(SystemExit) as caught:
+        main([*MATRIX, "--seed", "2", "--out", str(tmp_path / "two"), "--jobs", "2"])
+    two = capsys.readouterr()
+    assert caught.value.code == 0, two.err
+    assert two.err.startswith(f"{taken}: finished before, taken as it is\n")
+    for alone, together in zip(folders_of(tmp_path / "one"), folders_of(tmp_path / "two"), strict=True):
+        assert timeless(alone) == timeless(together)
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    tables = [printed[printed.index("all runs") :] for printed in (one, two.out)]
+    assert tables[0] == tables[1]
+    assert re.findall(r"│ smoke *│ *(\d) │", tables[0]) == ["0", "1", "2"]
+
+
+def test_cores_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dmrlad_bench.harness.api.available_cores", lambda: 7)
+    asked: dict[int, int] = {}
+
+    def note(plans: dict[Path, Any], jobs: int, options: Any) -> Iterator[Any]:
+        asked[jobs] = next(iter(plans.values())).threads
+        return iter(())
+
+    monkeypatch.setattr("dmrlad_bench.harness.matrix.train_all", note)
+    for jobs in ("1", "2", "9"):
+        with pytest.raises(SystemExit):
+            main(["run", "--agent", "random", "--seed", "0", "--seed", "1", "--seed", "2", "--out", str(tmp_path), "--jobs", jobs])
+    assert asked == {1: 7, 2: 3, 3: 2}  # never more processes than runs
+
+
+def test_a_finished_run_of_another_configuration_is_not_taken(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    arguments = ["run", "--agent", "random", "--env", "PointGoal", "--quiet", "--out", str(tmp_path), "--threads", "1"]
+    shown(capsys, *arguments)
+    message = refused(capsys, *arguments, "--seed", "0", "--seed", "1", "--set", "schedule.iterations=7")
+    assert "key 'agent.schedule.iterations' is 501 there, asked for 7" in message
+    with pytest.raises(SystemExit) as caught:
+        main([part for part in arguments if part != "--quiet"] + ["--seed", "0", "--seed", "1"])
+    printed = capsys.readouterr()
+    assert caught.value.code == 0
+    assert f"{tmp_path}/PointGoal/random--quick--seed0: finished before, taken as it is\n" in printed.err
+    assert "exists and is not empty; pass --resume" in refused(capsys, *arguments)
+
+
+def test_an_interrupt_stops_all_workers_and_a_killed_one_is_a_failed_run(tmp_path: Path) -> None:
+    """Ctrl-C in a terminal, which reaches the workers as well as the program."""
+    command = [*PROGRAM, *MATRIX, *SLOW, "--quiet", "--seed", "2", "--out", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    folders = folders_of(tmp_path, 3)
+    for folder in folders[:2]:
+        wait_for(folder / "checkpoint-000001.json", process)
+    os.kill(workers_of(process, 2)[0], signal.SIGKILL)
+    wait_for(folders[2] / "checkpoint-000001.json", process)  # the others go on, and the next one takes its place
+    os.killpg(process.pid, signal.SIGINT)
+    printed, complaint = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, printed) == (130, ""), complaint
+    killed, *interrupted = complaint.splitlines()
+    why = "the run's process was killed by SIGKILL (out of memory?); continue with --resume"
+    assert killed in {f"dmrlad-bench: error: {folder}: {why}" for folder in folders[:2]}
+    assert len(interrupted) == 2
+    for line in interrupted:
+        saved = re.match(r"dmrlad-bench: interrupted: iteration (\d+) is saved in (.*); continue with: dmrlad-bench run .* --resume$", line)
+        assert saved, line
+        assert Path(saved[2], f"checkpoint-{int(saved[1]):06d}.json").exists()
+    for folder in folders:
+        with locked(folder):  # nobody holds it any more
+            pass
+
+
+def test_a_signal_while_the_workers_start(tmp_path: Path) -> None:
+    process = started(*MATRIX, *SLOW, "--quiet", "--out", tmp_path)
+    workers = workers_of(process, 2)
+    process.send_signal(signal.SIGTERM)
+    _, complaint = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, complaint
+    assert [line[:26] for line in complaint.splitlines()] == 2 * ["dmrlad-bench: interrupted:"], complaint
+    assert not any(map(alive, workers))
+
+
+def test_where_the_program_is_killed_its_workers_stop(tmp_path: Path) -> None:
+    process = started(*MATRIX, *SLOW, "--quiet", "--out", tmp_path)
+    for folder in folders_of(tmp_path):
+        wait_for(folder / "checkpoint-000001.json", process)
+    workers = workers_of(process, 2)
+    process.kill()
+    process.communicate(timeout=PATIENCE)
+    deadline = time.monotonic() + PATIENCE
+    while any(map(alive, workers)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_failures_among_workers_are_reported_at_the_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    given = ["run", "--agent", "dmrlad", "--agent", "random", *SMOKE[3:], "--out", str(tmp_path), "--jobs", "2"]
+    with pytest.raises(SystemExit) as caught:
+        main([*given, "--set", "actor_critic.learning_rate=1e30"])
+    printed = capfd.readouterr()
+    assert caught.value.code == 1
+    last = printed.err.splitlines()[-1]
+    assert re.match(r"dmrlad-bench: error: stopped at environment step .*/dmrlad--smoke--seed0/checkpoint-\d{6}\.json$", last), printed.err
+    assert "PointGoal random seed 0: final scores" in printed.err  # progress lines say whose they are
+    assert re.findall(r"^run folder: (.*)$", printed.out, re.MULTILINE) == [f"{tmp_path}/PointGoal/random--smoke--seed0"]
+    assert "all runs" in printed.out
+
+
+def workers_of(process: subprocess.Popen[str], count: int) -> list[int]:
+    """The process ids of the workers, as soon as there are so many; a tracker of multiprocessing is none of them."""
+    while True:
+        assert process.poll() is None, process.communicate()[1]
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        workers = [int(child) for child in children if "spawn_main" in command_line(int(child))]
+        if len(workers) == count:
+            return workers
+        time.sleep(0.01)
+
+
+def command_line(process: int) -> str:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def alive(process: int) -> bool:
+    """Whether a process runs; one that has ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
