@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from dmrlad_bench.cards import BUDGETS, AgentCard, AgentConfig, agent_names, family_names, load_agent, register_folder, resolve_agent
-from dmrlad_bench.cards.agent import OWN_SECTIONS
+from dmrlad_bench.cards.agent_config import OWN_SECTIONS
 from dmrlad_bench.envs.bodies import STEP_OF_THE_POINT, Body, MujocoBody, Point
 from dmrlad_bench.envs.family import TaskFamily, family
 

@@ -14,7 +14,7 @@ from dmrlad_bench.agents.build import build_agent
 from dmrlad_bench.agents.interface import Problem, Trials
 from dmrlad_bench.agents.recurrent import Memory, RecurrentActorCritic
 from dmrlad_bench.agents.rl2 import Rl2
-from dmrlad_bench.cards.agent import AgentConfig
+from dmrlad_bench.cards.agent_config import AgentConfig
 
 PROBLEM = toy_problem()
 SMALL: dict[str, dict[str, Any]] = {

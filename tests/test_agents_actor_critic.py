@@ -16,7 +16,7 @@ from torch import Tensor
 from toy_problem import generator_of
 
 from dmrlad_bench.agents.actor_critic import Batch, SoftActorCritic
-from dmrlad_bench.cards.agent import ActorCritic
+from dmrlad_bench.cards.agent_sections import ActorCritic
 
 STATE_DIM, BELIEF_DIM, ACTION_DIM = 4, 1, 2
 

@@ -10,7 +10,7 @@ from toy_problem import generator_of
 
 from dmrlad_bench.agents.belief import Belief, window_sums
 from dmrlad_bench.agents.encoder import ContextEncoder, OnlineContext
-from dmrlad_bench.cards.agent import Inference
+from dmrlad_bench.cards.agent_sections import Inference
 
 TRANSITION_DIM = 4
 DESIGNS = [

@@ -13,7 +13,7 @@ from toy_problem import filled_replay, generator_of, random_trials, toy_problem
 
 from dmrlad_bench.agents.inference import Segments, TaskInference, Weights
 from dmrlad_bench.agents.interface import Diverged
-from dmrlad_bench.cards.agent import Inference
+from dmrlad_bench.cards.agent_sections import Inference
 
 PROBLEM = toy_problem()
 TRIALS = random_trials(PROBLEM, 60, 0)

@@ -14,7 +14,7 @@ from toy_problem import filled_replay, generator_of, random_trials, toy_problem
 
 from dmrlad_bench.agents.belief import Belief
 from dmrlad_bench.agents.inference import Segments, TaskInference, Weights, negative_elbo
-from dmrlad_bench.cards.agent import Inference
+from dmrlad_bench.cards.agent_sections import Inference
 
 PROBLEM = toy_problem(task_classes=np.array([0, 0, 1, 2]))
 

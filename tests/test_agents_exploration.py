@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dmrlad_bench.agents.exploration import NoiseActions, coloured_noise
-from dmrlad_bench.cards.agent import Exploration
+from dmrlad_bench.cards.agent_sections import Exploration
 
 
 @pytest.mark.parametrize("exponent", [0.0, 1.0, 2.0])

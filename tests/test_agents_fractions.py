@@ -13,7 +13,7 @@ from toy_problem import generator_of
 
 from dmrlad_bench.agents.actor_critic import Batch, SoftActorCritic
 from dmrlad_bench.agents.critics import Fractions, draw_fractions
-from dmrlad_bench.cards.agent import ActorCritic
+from dmrlad_bench.cards.agent_sections import ActorCritic
 
 
 def config_of(**changes: Any) -> ActorCritic:

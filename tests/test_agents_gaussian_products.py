@@ -10,7 +10,7 @@ from toy_problem import generator_of
 
 from dmrlad_bench.agents.belief import Belief, gaussian_product
 from dmrlad_bench.agents.encoder import ContextEncoder
-from dmrlad_bench.cards.agent import Inference
+from dmrlad_bench.cards.agent_sections import Inference
 
 
 def product_of(means: np.ndarray, deviations: np.ndarray, prior_mean: float, prior_deviation: float) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from toy_problem import generator_of, random_trials, small_config, toy_problem
 
 from dmrlad_bench.agents.cemrl import Cemrl
 from dmrlad_bench.agents.interface import Transition
-from dmrlad_bench.cards.agent import ActorCritic, Exploration, Inference, Relabel, Schedule
+from dmrlad_bench.cards.agent_sections import ActorCritic, Exploration, Inference, Relabel, Schedule
 
 PROBLEM = toy_problem(task_classes=np.array([0, 1, 1, 0]))
 CLASSES = {"inference.classes": 2}

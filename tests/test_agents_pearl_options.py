@@ -12,7 +12,8 @@ from toy_agents import transition_of
 from toy_pearl import pearl_of, pearl_trials
 
 from dmrlad_bench.cards import CardError, family_names, load_agent, resolve_agent
-from dmrlad_bench.cards.agent import NOT_READ_BY_PEARL, Pearl
+from dmrlad_bench.cards.agent_config import NOT_READ_BY_PEARL
+from dmrlad_bench.cards.agent_sections import Pearl
 from dmrlad_bench.envs.family import family
 from dmrlad_bench.harness.agent import make_agent
 from dmrlad_bench.harness.api import plan

@@ -11,7 +11,7 @@ from scipy.stats import norm
 from toy_problem import generator_of
 
 from dmrlad_bench.agents.pearl_posterior import PosteriorEncoder, divergence_from_prior
-from dmrlad_bench.cards.agent import Pearl
+from dmrlad_bench.cards.agent_sections import Pearl
 
 
 def encoder_of(**changes: Any) -> PosteriorEncoder:

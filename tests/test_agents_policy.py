@@ -14,7 +14,7 @@ from toy_problem import generator_of
 
 from dmrlad_bench.agents.actor_critic import Batch, SoftActorCritic
 from dmrlad_bench.agents.networks import MLP, Linear, TanhGaussianPolicy, adam, polyak_average
-from dmrlad_bench.cards.agent import ActorCritic
+from dmrlad_bench.cards.agent_sections import ActorCritic
 
 
 def policy_of(scale: float = 1.0) -> TanhGaussianPolicy:

@@ -16,7 +16,8 @@ from dmrlad_bench.agents.interface import Trials
 from dmrlad_bench.agents.recurrent import Memory, RecurrentActorCritic
 from dmrlad_bench.agents.sequences import Sequences, draw_sequences, read_sequences
 from dmrlad_bench.cards import CardError, family_names, load_agent, load_family, resolve_agent
-from dmrlad_bench.cards.agent import AgentConfig, Recurrent
+from dmrlad_bench.cards.agent_config import AgentConfig
+from dmrlad_bench.cards.agent_sections import Recurrent
 
 LENGTHS = np.array([10, 4, 7, 9])
 

@@ -15,7 +15,7 @@ from dmrlad_bench.agents.inference import TaskInference
 from dmrlad_bench.agents.interface import Trials
 from dmrlad_bench.agents.relabel import Hindsight, Relabeller, hindsight_beliefs, utility
 from dmrlad_bench.agents.replay import TrialReplay
-from dmrlad_bench.cards.agent import ActorCritic, Inference, Relabel
+from dmrlad_bench.cards.agent_sections import ActorCritic, Inference, Relabel
 
 PROBLEM = toy_problem()
 TASKS = PROBLEM.train_tasks[:, 0]

@@ -14,7 +14,7 @@ from toy_problem import generator_of
 
 from dmrlad_bench.agents.actor_critic import SoftActorCritic
 from dmrlad_bench.agents.critics import Fractions, distortion_weights, risk_value, scheduled_risk
-from dmrlad_bench.cards.agent import ActorCritic
+from dmrlad_bench.cards.agent_sections import ActorCritic
 
 CASES = [("neutral", 0.0), ("cvar", 0.25), ("cvar", 1.0), ("wang", 0.75), ("wang", -0.5), ("cpw", 0.71), ("cpw", 1.0), ("cpw", 1.6)]
 

@@ -18,7 +18,7 @@ from toy_problem import random_trials, toy_problem
 from dmrlad_bench.agents.interface import Transition, Trials
 from dmrlad_bench.agents.rl2 import Rl2
 from dmrlad_bench.agents.sequences import read_sequences
-from dmrlad_bench.cards.agent import ActorCritic, Exploration, Recurrent, Schedule
+from dmrlad_bench.cards.agent_sections import ActorCritic, Exploration, Recurrent, Schedule
 from dmrlad_bench.cli import main
 
 STORE_ONLY = {"policy_updates": 0}

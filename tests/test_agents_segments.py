@@ -13,7 +13,7 @@ from toy_problem import filled_replay, generator_of, random_trials, toy_problem
 
 from dmrlad_bench.agents.inference import Segments, TaskInference
 from dmrlad_bench.agents.replay import TrialReplay
-from dmrlad_bench.cards.agent import Inference
+from dmrlad_bench.cards.agent_sections import Inference
 
 PROBLEM = toy_problem(task_classes=np.array([2, 0, 1, 0]))
 STEPS = PROBLEM.horizon * PROBLEM.episodes_per_trial

@@ -10,7 +10,7 @@ from toy_problem import random_trials, small_config, toy_problem
 from dmrlad_bench.agents.build import build_agent
 from dmrlad_bench.agents.interface import Problem, Trials
 from dmrlad_bench.agents.pearl import PearlAgent
-from dmrlad_bench.cards.agent import AgentConfig
+from dmrlad_bench.cards.agent_config import AgentConfig
 
 PROBLEM = toy_problem()
 SMALL_PEARL: dict[str, dict[str, Any]] = {

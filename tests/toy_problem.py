@@ -10,7 +10,7 @@ import torch
 
 from dmrlad_bench.agents.interface import Problem, Trials
 from dmrlad_bench.agents.replay import TrialReplay
-from dmrlad_bench.cards.agent import AgentConfig
+from dmrlad_bench.cards.agent_config import AgentConfig
 
 SMALL: dict[str, dict[str, Any]] = {
     "inference": {

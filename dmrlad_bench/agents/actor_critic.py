@@ -19,7 +19,7 @@ from dmrlad_bench.agents.critics import (
     twin_critics,
 )
 from dmrlad_bench.agents.networks import MLP, TanhGaussianPolicy, adam, linear, polyak_average
-from dmrlad_bench.cards.agent import ActorCritic
+from dmrlad_bench.cards.agent_sections import ActorCritic
 
 
 @dataclass(frozen=True)

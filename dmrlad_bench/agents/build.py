@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dmrlad_bench.agents.interface import Agent, Problem
-from dmrlad_bench.cards.agent import AgentConfig
+from dmrlad_bench.cards.agent_config import AgentConfig
 
 
 def build_agent(config: AgentConfig, problem: Problem, seed: np.random.SeedSequence, device: str) -> Agent:

@@ -23,7 +23,7 @@ from dmrlad_bench.agents.learning import averaged_updates, seeded_generator, tim
 from dmrlad_bench.agents.relabel import Hindsight, Relabeller
 from dmrlad_bench.agents.replay import TrialReplay
 from dmrlad_bench.cards import CardError
-from dmrlad_bench.cards.agent import AgentConfig
+from dmrlad_bench.cards.agent_config import AgentConfig
 
 REINFER_ROWS = 100_000
 VALIDATION_TARGETS = 4096

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dmrlad_bench.agents.networks import MLP, Linear
-from dmrlad_bench.cards.agent import ActorCritic
+from dmrlad_bench.cards.agent_sections import ActorCritic
 
 
 @dataclass(frozen=True)

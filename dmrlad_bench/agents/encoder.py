@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from dmrlad_bench.agents.belief import MERGES, Belief, class_statistic, gaussian_product, merged_classes, window_sums
 from dmrlad_bench.agents.networks import MLP, Linear
-from dmrlad_bench.cards.agent import Inference
+from dmrlad_bench.cards.agent_sections import Inference
 
 SMALLEST_DEVIATION = 1e-3
 MERGE_WIDTH = 32

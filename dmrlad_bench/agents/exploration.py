@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dmrlad_bench.cards.agent import Exploration
+from dmrlad_bench.cards.agent_sections import Exploration
 
 
 def coloured_noise(exponents: np.ndarray, dims: int, steps: int, generator: np.random.Generator) -> np.ndarray:

@@ -16,7 +16,7 @@ from dmrlad_bench.agents.belief import Belief
 from dmrlad_bench.agents.encoder import ContextEncoder
 from dmrlad_bench.agents.interface import Diverged, Metrics
 from dmrlad_bench.agents.networks import MLP, adam
-from dmrlad_bench.cards.agent import Inference
+from dmrlad_bench.cards.agent_sections import Inference
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from dmrlad_bench.agents.pearl_posterior import PosteriorEncoder, divergence_fro
 from dmrlad_bench.agents.relabel import Hindsight, Relabeller
 from dmrlad_bench.agents.replay import TrialReplay
 from dmrlad_bench.agents.task_batches import TaskBatches
-from dmrlad_bench.cards.agent import AgentConfig, Pearl
+from dmrlad_bench.cards.agent_config import AgentConfig
+from dmrlad_bench.cards.agent_sections import Pearl
 
 
 class PosteriorInference:

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from dmrlad_bench.agents.belief import Belief
 from dmrlad_bench.agents.networks import MLP
-from dmrlad_bench.cards.agent import Pearl
+from dmrlad_bench.cards.agent_sections import Pearl
 
 SMALLEST_DEVIATION = 1e-3
 SMALLEST_PRECISION = 1e-12

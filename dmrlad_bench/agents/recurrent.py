@@ -13,7 +13,7 @@ from dmrlad_bench.agents.actor_critic import Temperature
 from dmrlad_bench.agents.critics import Twins, twin_critics
 from dmrlad_bench.agents.networks import Linear, TanhGaussianPolicy, adam, linear, polyak_average
 from dmrlad_bench.agents.sequences import Sequences
-from dmrlad_bench.cards.agent import ActorCritic, Recurrent
+from dmrlad_bench.cards.agent_sections import ActorCritic, Recurrent
 
 
 class Memory(nn.Module):

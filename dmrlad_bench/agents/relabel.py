@@ -13,7 +13,7 @@ from dmrlad_bench.agents.actor_critic import SoftActorCritic
 from dmrlad_bench.agents.belief import Belief
 from dmrlad_bench.agents.interface import Metrics
 from dmrlad_bench.agents.replay import TrialReplay
-from dmrlad_bench.cards.agent import Relabel
+from dmrlad_bench.cards.agent_sections import Relabel
 
 CHUNK_BYTES = 256 * 2**20
 

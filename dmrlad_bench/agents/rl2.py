@@ -19,7 +19,7 @@ from dmrlad_bench.agents.learning import averaged_updates, seeded_generator, tim
 from dmrlad_bench.agents.recurrent import RecurrentActorCritic
 from dmrlad_bench.agents.replay import TrialReplay
 from dmrlad_bench.agents.sequences import draw_sequences, step_inputs
-from dmrlad_bench.cards.agent import AgentConfig
+from dmrlad_bench.cards.agent_config import AgentConfig
 
 
 class Rl2:

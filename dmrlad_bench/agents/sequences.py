@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dmrlad_bench.agents.replay import Statistics, TrialReplay
-from dmrlad_bench.cards.agent import Recurrent
+from dmrlad_bench.cards.agent_sections import Recurrent
 
 
 def step_inputs(statistics: Statistics, observation: Tensor, action: Tensor, reward: Tensor, over: Tensor, lived: Tensor) -> Tensor:

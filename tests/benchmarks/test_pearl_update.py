@@ -18,7 +18,8 @@ from dmrlad_bench.agents.actor_critic import Batch
 from dmrlad_bench.agents.interface import Problem, Trials
 from dmrlad_bench.agents.pearl import PearlAgent
 from dmrlad_bench.agents.task_batches import TaskBatches
-from dmrlad_bench.cards.agent import ActorCritic, AgentConfig, Exploration, Inference, Pearl, Relabel, Schedule
+from dmrlad_bench.cards.agent_config import AgentConfig
+from dmrlad_bench.cards.agent_sections import ActorCritic, Exploration, Inference, Pearl, Relabel, Schedule
 
 TASKS, TRIALS, HORIZON, OBSERVATION, ACTION = 40, 160, 200, 17, 6
 

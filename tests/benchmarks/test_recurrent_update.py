@@ -13,7 +13,7 @@ from dmrlad_bench.agents.interface import Problem, Trials
 from dmrlad_bench.agents.recurrent import RecurrentActorCritic
 from dmrlad_bench.agents.replay import TrialReplay
 from dmrlad_bench.agents.sequences import draw_sequences
-from dmrlad_bench.cards.agent import ActorCritic, Recurrent
+from dmrlad_bench.cards.agent_sections import ActorCritic, Recurrent
 
 EPISODES, TASKS, TRIALS = 2, 10, 40
 # observation entries, action entries, steps of an episode, and the memory: the full budget on CheetahVelSparse and on PointGoalSparse

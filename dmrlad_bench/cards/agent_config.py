@@ -1,0 +1,118 @@
+"""An agent's configuration, resolved for one family and one budget, and which sections go together."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from dmrlad_bench.cards.agent_sections import ActorCritic, Exploration, Inference, Pearl, Recurrent, Relabel, Schedule
+from dmrlad_bench.cards.external import EXTERNAL, applicable, check_import_path, given, inapplicable_key
+from dmrlad_bench.cards.reading import CardModel, digest
+
+OWN_SECTIONS = {"pearl": "pearl", "rl2": "recurrent"}  # algorithm -> the section that it alone has
+NOT_READ_BY_PEARL: tuple[tuple[str, str, Any], ...] = (  # section, key, the only value that says so
+    ("actor_critic", "belief_input", "mean"),
+    ("actor_critic", "bootstrap_belief", "held"),
+    ("relabel", "context", "trajectory"),
+    ("exploration", "sampled_share", 0.0),
+    ("exploration", "stored_share", 0.0),
+    ("exploration", "resample_interval", 0),
+    ("schedule", "reconstruction_updates", 0),
+)
+NOT_READ_BY_RL2: tuple[tuple[str, str, Any], ...] = (
+    ("actor_critic", "critic", "scalar"),
+    ("actor_critic", "belief_input", "mean"),
+    ("actor_critic", "bootstrap_belief", "held"),
+    ("exploration", "sampled_share", 0.0),
+    ("exploration", "stored_share", 0.0),
+    ("exploration", "resample_interval", 0),
+    ("schedule", "reconstruction_updates", 0),
+)
+
+
+class AgentConfig(CardModel):
+    """Everything about an agent, resolved for one family and one budget."""
+
+    name: str
+    algorithm: Literal["cemrl", "pearl", "rl2", "random", "external"] = Field(description="the class that the parts below are composed by")
+    import_path: str | None = Field(default=None, description="package.module:Class; only where algorithm = 'external'")
+    task_observable: bool = Field(default=False, description="the task is appended to the observation (the oracle's view)")
+    description: str
+    inference: Inference = Inference()
+    actor_critic: ActorCritic = ActorCritic()
+    relabel: Relabel = Relabel()
+    exploration: Exploration = Exploration()
+    schedule: Schedule = Schedule()
+    pearl: Pearl | None = Field(default=None, description="only where algorithm = 'pearl'")
+    recurrent: Recurrent | None = Field(default=None, description="only where algorithm = 'rl2'")
+
+    @model_validator(mode="after")
+    def _own_section_only(self) -> AgentConfig:
+        for algorithm, section in OWN_SECTIONS.items():
+            if algorithm != self.algorithm and getattr(self, section) is not None:
+                raise ValueError(f"section {section!r} is read by algorithm {algorithm!r} only, not by {self.algorithm!r}")
+            if algorithm == self.algorithm and getattr(self, section) is None:
+                raise ValueError(f"algorithm {algorithm!r} needs its section {section!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _fit_for_pearl(self) -> AgentConfig:
+        if self.algorithm != "pearl":
+            return self
+        if self.inference != Inference(kind="none"):
+            raise ValueError("algorithm 'pearl' infers by section 'pearl': inference.kind must be 'none' and nothing else of it set")
+        if self.task_observable:
+            raise ValueError("algorithm 'pearl' infers the task: task_observable must be false")
+        for section, key, only in NOT_READ_BY_PEARL:
+            value = getattr(getattr(self, section), key)
+            if value != only:
+                raise ValueError(f"algorithm 'pearl' does not read {section}.{key}: it must be {only!r}, got {value!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _fit_for_rl2(self) -> AgentConfig:
+        if self.algorithm != "rl2":
+            return self
+        if self.inference.kind != "none" or self.relabel.kind != "none":
+            raise ValueError("algorithm 'rl2' has no beliefs: inference.kind and relabel.kind must be 'none'")
+        if self.actor_critic.temperature == "latent":
+            raise ValueError("algorithm 'rl2' has no beliefs: actor_critic.temperature must be 'tuned' or 'fixed', got 'latent'")
+        for section, key, only in NOT_READ_BY_RL2:
+            value = getattr(getattr(self, section), key)
+            if value != only:
+                raise ValueError(f"algorithm 'rl2' does not read {section}.{key}: it must be {only!r}, got {value!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _external_has_a_class(self) -> AgentConfig:
+        if (self.algorithm == EXTERNAL) != (self.import_path is not None):
+            raise ValueError(f"import_path goes with algorithm {EXTERNAL!r}, and that one needs it, as package.module:Class")
+        if self.import_path is not None:
+            check_import_path(self.import_path, f"import_path {self.import_path!r}")
+            if key := inapplicable_key(given(self)):
+                raise ValueError(f"algorithm {EXTERNAL!r} does not read {key!r}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_does_not_apply(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content = handler(self)
+        if self.algorithm == EXTERNAL:
+            return applicable(content)
+        content.pop("import_path", None)
+        return content
+
+    @model_validator(mode="after")
+    def _consistent(self) -> AgentConfig:
+        if self.algorithm != "pearl" and self.inference.kind == "none" and self.relabel.kind == "hfr":
+            raise ValueError("relabel.kind 'hfr' scores beliefs, so inference.kind must not be 'none'")
+        if self.algorithm != EXTERNAL and self.task_observable and self.relabel.kind != "none":
+            raise ValueError(
+                "relabelling rewrites rewards, not a task in the observation: with task_observable, relabel.kind must be 'none'"
+            )
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the resolved configuration, its prose left out."""
+        return digest(self, exclude={"description"})

@@ -1,0 +1,176 @@
+"""The sections of an agent's configuration: every key, its range and its default."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from dmrlad_bench.cards.reading import CardModel
+
+Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+MERGES_OF_A_FIXED_WINDOW = ("linear", "mlp")
+
+
+class Inference(CardModel):
+    """Task inference by a mixture VAE over a context window (CEMRL, arXiv 2006.14393)."""
+
+    kind: Literal["none", "mixture_vae"] = "mixture_vae"
+    encoder: Literal["shared_class", "per_transition_class", "trajectory"] = "shared_class"
+    latent_dim: int = Field(default=1, ge=1)
+    classes: int = Field(default=1, ge=1)
+    window: int = Field(default=10, ge=0, description="transitions in the context; 0 = the whole trial so far")
+    merge: Literal["mean", "softmax_of_sum", "softmax_of_product", "linear", "mlp"] = "mean"
+    prior: Literal["fixed", "learned"] = "fixed"
+    prior_deviation: float = Field(default=0.5, gt=0, le=50)
+    encoder_hidden: Widths = (470, 470)
+    decoder_hidden: Widths = (470, 470)
+    state_target: Literal["next", "difference"] = "next"
+    reward_weight: float = Field(default=0.5, ge=0, le=1, description="w_r before the first re-balancing")
+    kl_weight: float = Field(default=1e-3, ge=0, description="alpha")
+    class_kl_weight: float = Field(default=1e-3, ge=0, description="beta")
+    class_labels: bool = Field(default=False, description="train q(y|c) with the true base class")
+    learning_rate: float = Field(default=3e-4, gt=0)
+    batch_size: int = Field(default=256, ge=1)
+    segment: int = Field(default=16, ge=1, description="consecutive targets that share one encoded stretch; 1 = independent windows")
+    validation_share: float = Field(default=0.2, gt=0, lt=1, description="share of trials held out for early stopping")
+    validation_interval: int = Field(default=50, ge=1, description="updates between validations")
+    patience: int = Field(default=500, ge=1, description="updates without improvement before stopping")
+
+    @model_validator(mode="after")
+    def _windowed(self) -> Inference:
+        if self.window == 0 and self.encoder == "trajectory":
+            raise ValueError("encoder 'trajectory' flattens the window, so window must be at least 1")
+        if self.window == 0 and self.merge in MERGES_OF_A_FIXED_WINDOW:
+            raise ValueError(f"merge {self.merge!r} has a weight for each window entry, so window must be at least 1")
+        return self
+
+
+class ActorCritic(CardModel):
+    """Soft actor-critic (arXiv 1812.05905) with scalar or quantile critics (DSAC, arXiv 2004.14547)."""
+
+    critic: Literal["scalar", "quantile"] = "quantile"
+    hidden: Widths = (300, 300, 300)
+    fractions: Literal["iqn", "fixed", "learned"] = "iqn"
+    fraction_count: int = Field(default=16, ge=1)
+    shared_fractions: bool = Field(default=False, description="one draw of fractions for the whole batch: a cheaper embedding")
+    cosines: int = Field(default=64, ge=1)
+    fraction_learning_rate: float = Field(default=1e-5, gt=0, description="only for fractions = 'learned'")
+    risk: Literal["neutral", "cvar", "wang", "cpw", "var", "mean_std"] = "neutral"
+    risk_parameter: float = 0.0
+    risk_parameter_end: float | None = Field(default=None, description="linear schedule's end; none = constant")
+    risk_updates: int = Field(default=1, ge=1, description="policy updates over which the risk parameter moves")
+    temperature: Literal["tuned", "fixed", "latent"] = "tuned"
+    initial_temperature: float = Field(default=1.0, gt=0)
+    temperature_learning_rate: float = Field(default=3e-4, gt=0)
+    target_entropy_factor: float = Field(default=1.0, gt=0)
+    discount: float = Field(default=0.99, ge=0, lt=1)
+    polyak: float = Field(default=5e-3, gt=0, le=1)
+    learning_rate: float = Field(default=3e-4, gt=0)
+    learning_rate_end: float | None = Field(default=None, gt=0, description="linear schedule's end, over the run; none = constant")
+    batch_size: int = Field(default=256, ge=1)
+    belief_input: Literal["mean", "mean_and_deviation"] = Field(default="mean", description="what of the belief policy and critics see")
+    bootstrap_belief: Literal["held", "next"] = Field(default="held", description="belief in the bootstrap state")
+
+    @model_validator(mode="after")
+    def _risk_in_range(self) -> ActorCritic:
+        for value in (self.risk_parameter, self.risk_parameter_end):
+            if value is None:
+                continue
+            if self.risk in ("cvar", "var") and not 0 < value <= 1:
+                raise ValueError(f"risk_parameter of {self.risk!r} must lie in (0, 1], got {value}")
+            if self.risk == "cpw" and value <= 0:
+                raise ValueError(f"risk_parameter of 'cpw' must be positive, got {value}")
+        if self.critic == "scalar" and self.risk != "neutral":
+            raise ValueError(f"risk {self.risk!r} needs critic = 'quantile'")
+        return self
+
+
+class Pearl(CardModel):
+    """A probabilistic context that the critic trains (PEARL, arXiv 1903.08254); `actor_critic.batch_size` transitions a task."""
+
+    latent_dim: int = Field(default=5, ge=1)
+    encoder_hidden: Widths = (300, 300, 300)
+    next_observation: bool = Field(default=False, description="context transitions are (o, a, r, o'), not (o, a, r)")
+    context_batch: int = Field(default=100, ge=1, description="transitions in a training context")
+    recent_trials: int = Field(default=4, ge=1, description="newest stored trials of a task, copies included, that contexts are drawn from")
+    meta_batch: int = Field(default=16, ge=1, description="tasks in an update")
+    kl_weight: float = Field(default=0.1, ge=0, description="lambda, of the divergence from N(0, I) summed over the tasks of an update")
+    learning_rate: float = Field(default=3e-4, gt=0, description="the encoder's")
+    reward_scale: float = Field(default=5.0, gt=0, description="multiplies the rewards that policy and critics learn from")
+    prior_episodes: int = Field(default=1, ge=0, description="first episodes of a training trial that act on draws from the prior")
+    exploration_episodes: int = Field(default=2, ge=0, description="the same at test time")
+
+
+class Recurrent(CardModel):
+    """Memory of the recurrent actor-critic (RL2, arXiv 1611.02779; off-policy as in arXiv 2110.05038)."""
+
+    embedding: int = Field(default=64, ge=1, description="width of the layer that a step passes on its way into the GRU")
+    width: int = Field(default=128, ge=1, description="entries of the GRU's hidden state")
+    sequence: int = Field(default=0, ge=0, description="consecutive steps that a training sequence has; 0 = the whole trial")
+    burn_in: int = Field(default=0, ge=0, description="steps before a sequence that only bring the memory up to its beginning")
+    bootstrap: Literal["trial", "episode"] = Field(
+        default="trial", description="what follows an episode's last step: the trial's next episode, or the same episode going on"
+    )
+
+    @model_validator(mode="after")
+    def _begun(self) -> Recurrent:
+        if self.burn_in and not self.sequence:
+            raise ValueError("burn_in precedes a sequence inside a trial; with sequence = 0 (the whole trial) it must be 0")
+        return self
+
+
+class Relabel(CardModel):
+    """Relabelling of stored trials (HFR, arXiv 2109.09031)."""
+
+    kind: Literal["none", "random", "hfr"] = "hfr"
+    draw: Literal["sample", "greedy"] = "sample"
+    temperature: float = Field(default=1.0, gt=0, description="of the draw, in units of return; log Z is taken at the same temperature")
+    context: Literal["window", "trajectory"] = "trajectory"
+    utility_batch: int = Field(default=256, ge=1, description="start observations a utility is averaged over")
+    normaliser_trials: int = Field(default=20, ge=1, description="M, stored trials that log Z of a task is estimated from")
+    copies: int = Field(default=1, ge=1, description="relabelled copies of every collected trial")
+    revisited: int = Field(default=0, ge=0, description="trials of earlier iterations that each iteration relabels once more")
+
+
+class Exploration(CardModel):
+    """Where training data come from, beyond the stochastic policy."""
+
+    initial: Literal["policy", "coloured"] = Field(default="coloured", description="actions of the initial iterations")
+    initial_iterations: int = Field(default=1, ge=1, description="iterations that visit every training task")
+    colour_low: float = Field(default=0.0, ge=0, description="lowest exponent of the noise's power spectrum (0 = white)")
+    colour_high: float = Field(default=2.0, ge=0, description="highest exponent (2 = Brownian)")
+    constant_share: float = Field(default=0.0, ge=0, le=1, description="share of noise-driven episodes with one direction throughout")
+    coloured_share: float = Field(default=0.0, ge=0, le=1, description="share of later trials that coloured noise drives")
+    sampled_share: float = Field(
+        default=0.0, ge=0, le=1, description="share of training trials that act on a draw from the current belief (at first the prior)"
+    )
+    stored_share: float = Field(
+        default=0.0, ge=0, le=1, description="share that act on the final belief of the best stored trial of a random task"
+    )
+    resample_interval: int = Field(default=0, ge=0, description="steps a sampled belief is held; 0 = the episode")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Exploration:
+        if self.colour_low > self.colour_high:
+            raise ValueError("colour_low must not exceed colour_high")
+        if self.sampled_share + self.stored_share > 1:
+            raise ValueError("sampled_share and stored_share must not exceed 1 together")
+        return self
+
+
+class Schedule(CardModel):
+    """How much of everything: one training iteration is collect, store, reconstruct, re-infer, improve, evaluate."""
+
+    iterations: int = Field(default=501, ge=1)
+    tasks_per_iteration: int = Field(default=10, ge=1)
+    trials_per_task: int = Field(default=1, ge=1)
+    episodes_per_trial: int | None = Field(
+        default=None, ge=1, description="consecutive episodes in one task that make a training trial; none = the family's"
+    )
+    initial_steps_per_task: int = Field(default=100, ge=1, description="least steps of every training task in each initial iteration")
+    reconstruction_updates: int = Field(default=5000, ge=0)
+    policy_updates: int = Field(default=2000, ge=0)
+    evaluation_interval: int = Field(default=10, ge=1, description="iterations between evaluations")
+    evaluation_tasks: int = Field(default=0, ge=0, description="tasks a split in evaluations while training; 0 = all")
+    replay_trials: int = Field(default=20_000, ge=1, description="capacity of the replay, in trials; copies count")
