@@ -154,7 +154,7 @@ def test_the_key_changes_what_the_agent_does(key: str) -> None:
         ("actor_critic.fractions", ("iqn", "fixed", "learned"), {}),
         ("actor_critic.risk", ("neutral", "cvar", "wang", "cpw", "var", "mean_std"), {"actor_critic.risk_parameter": 0.4}),
         ("actor_critic.temperature", ("tuned", "fixed", "latent"), {}),
-        ("relabel.kind", ("none", "random", "hfr"), {}),
+        ("relabel.kind", ("none", "random", "hindsight", "hfr"), {}),
     ],
 )
 def test_every_choice_is_a_choice_of_its_own(key: str, values: tuple[str, ...], context: dict[str, Any]) -> None:

@@ -231,3 +231,41 @@ def test_copies_of_a_trial_get_different_tasks(kind: str) -> None:
     assert chosen.shape == (500, 3)
     assert all(len(set(row)) == 3 for row in chosen)
     assert drawn_tasks(5, kind=kind, copies=9).shape == (5, 4)  # there are only four tasks
+
+
+def trial_return(trials: Trials, trial: int, task: float) -> float:
+    return float(hindsight_rewards(trials, trial, task)[: int(trials.length[trial])].sum())
+
+
+def test_hindsight_scores_are_returns_against_those_of_the_task_s_own_trials() -> None:
+    """One trial a task, so every stored return drawn for log Z is that trial's."""
+    trials, replay = one_trial_a_task()
+    relabeller = relabeller_of(kind="hindsight", temperature=3.0, normaliser_trials=6)
+    ours = relabeller.return_scores(torch.tensor([2, 0]), replay, generator_of(0)).numpy()
+    for row, trial in enumerate((2, 0)):
+        for task in range(4):
+            own = float(trials.reward[task, : int(trials.length[task])].sum())
+            np.testing.assert_allclose(ours[row, task], (trial_return(trials, trial, TASKS[task]) - own) / 3.0, rtol=1e-4, atol=1e-4)
+
+
+def test_hindsight_needs_neither_beliefs_nor_critics_and_takes_the_best_task() -> None:
+    trials, replay = one_trial_a_task()
+    relabeller: Any = relabeller_of(kind="hindsight", draw="greedy")
+    chosen = relabeller.draw(torch.arange(4), replay, None, None, generator_of(0))[:, 0].tolist()
+    own = [float(trials.reward[task, : int(trials.length[task])].sum()) for task in range(4)]
+    gains = [[trial_return(trials, trial, TASKS[task]) - own[task] for task in range(4)] for trial in range(4)]
+    assert chosen == [int(np.argmax(row)) for row in gains]
+
+
+@pytest.mark.parametrize("shown", [False, True])
+def test_copies_show_their_new_task_where_tasks_are_shown(shown: bool) -> None:
+    trials, replay = one_trial_a_task()
+    relabeller: Any = Relabeller(Relabel(kind="random", copies=2), relabeller_of().hindsight, task_observable=shown)
+    slots, _ = relabeller.store_copies(torch.arange(4), replay, None, None, generator_of(0))
+    for copy, slot in enumerate(slots.tolist()):
+        source, length = copy // 2, int(LENGTHS[copy // 2])
+        task = TASKS[int(replay.data["task_index"][slot])]
+        for name in ("observation", "next_observation"):
+            stored, before = replay.data[name][slot, :length].numpy(), getattr(trials, name)[source, :length]
+            np.testing.assert_array_equal(stored[:, :-1], before[:, :-1])
+            np.testing.assert_allclose(stored[:, -1], np.float32(task) if shown else before[:, -1])

@@ -15,7 +15,7 @@ DECLARED = {
     "dmrlad-random-relabel": {"relabel.kind": "random"},
     "cemrl": {"actor_critic.critic": "scalar", "relabel.kind": "none"},
     "cemrl-hfr": {"actor_critic.critic": "scalar"},
-    "oracle": {"task_observable": True, "inference.kind": "none", "actor_critic.critic": "scalar", "relabel.kind": "none"},
+    "oracle": {"task_observable": True, "inference.kind": "none", "actor_critic.critic": "scalar", "relabel.kind": "hindsight"},
 }
 
 

@@ -57,7 +57,7 @@ class Cemrl:
         self.relabeller: Relabeller | None = None
         if config.relabel.kind != "none" and problem.relabelable:
             tasks = torch.as_tensor(problem.train_tasks, dtype=torch.float32, device=self.device)
-            self.relabeller = Relabeller(config.relabel, Hindsight(tasks, problem.reward))
+            self.relabeller = Relabeller(config.relabel, Hindsight(tasks, problem.reward), task_observable=config.task_observable)
         self.phase_seconds: dict[str, float] = {}
         self._fresh: Tensor | None = None
         self._noise: NoiseActions | None = None

@@ -1,7 +1,8 @@
-"""Relabelling: which other task a trial is stored under (none, random, or hindsight-foresight, HFR, arXiv 2109.09031)."""
+"""Relabelling: which other task a trial is stored under (random; hindsight, arXiv 2002.11708; hindsight-foresight, HFR, arXiv 2109.09031)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -125,13 +126,14 @@ class Relabeller:
         config: the card's section.
         hindsight: training tasks and reward function.
         value_scale: what the critics' values count one unit of return as.
+        task_observable: whether observations end with the task, which copies must then show anew.
     """
 
-    def __init__(self, config: Relabel, hindsight: Hindsight, value_scale: float = 1.0) -> None:
+    def __init__(self, config: Relabel, hindsight: Hindsight, value_scale: float = 1.0, task_observable: bool = False) -> None:
         self.config = config
         self.hindsight = hindsight
-        self.value_scale = value_scale
         self.temperature = config.temperature * value_scale
+        self.task_observable = task_observable
 
     def store_copies(
         self, slots: Tensor, replay: TrialReplay, inference: Foresight | None, learner: SoftActorCritic, generator: torch.Generator
@@ -145,6 +147,9 @@ class Relabeller:
         copies = {name: value[source] for name, value in replay.data.items()}
         copies["task_index"], copies["copy"] = task, torch.ones_like(task, dtype=torch.bool)
         copies["reward"] = self.hindsight.reward(copies["outcome"], self.hindsight.tasks[task].unsqueeze(1)).float() * replay.lived(source)
+        if self.task_observable:
+            for name in ("observation", "next_observation"):
+                copies[name][..., -self.hindsight.tasks.shape[1] :] = self.hindsight.tasks[task].unsqueeze(1)
         metrics = {"relabelled_return": float(copies["reward"].sum(-1).mean()), "relabelled_tasks": float(len(torch.unique(task)))}
         return replay.add(copies), metrics
 
@@ -157,6 +162,8 @@ class Relabeller:
         copies = min(self.config.copies, tasks)
         if self.config.kind == "random":
             scores = torch.zeros((len(slots), tasks), device=slots.device)
+        elif self.config.kind == "hindsight":
+            scores = self.return_scores(slots, replay, generator)
         else:
             assert inference is not None
             scores = self.scores(slots, replay, inference, learner, generator)
@@ -177,6 +184,17 @@ class Relabeller:
             belief = self._beliefs(chunk, rewards, replay, inference, learner)
             rows.append(utility(learner, belief, start, generator))
         return torch.cat(rows) / self.temperature - normaliser
+
+    def return_scores(self, slots: Tensor, replay: TrialReplay, generator: torch.Generator) -> Tensor:
+        """As `scores`, with the trial's own return under psi in place of the utility: no beliefs, no critics; `(n, P)`."""
+        tasks = len(self.hindsight.tasks)
+        stored = replay.data["reward"][self._members(replay, self.config.normaliser_trials, generator)].sum(-1) / self.config.temperature
+        normaliser = torch.logsumexp(stored, -1) - math.log(stored.shape[1])
+        returns = []
+        for chunk in slots.split(max(1, CHUNK_BYTES // (4 * tasks * replay.steps))):
+            rewards = self.hindsight.rewards(replay.data["outcome"][chunk]) * replay.lived(chunk).unsqueeze(1)
+            returns.append(rewards.sum(-1))
+        return torch.cat(returns) / self.config.temperature - normaliser
 
     def starts(self, replay: TrialReplay, generator: torch.Generator) -> Tensor:
         """Start observations of every task, drawn from the trials stored under it, `(P, U, observation_dim)`."""

@@ -106,9 +106,9 @@ class AgentConfig(CardModel):
     def _consistent(self) -> AgentConfig:
         if self.algorithm != "pearl" and self.inference.kind == "none" and self.relabel.kind == "hfr":
             raise ValueError("relabel.kind 'hfr' scores beliefs, so inference.kind must not be 'none'")
-        if self.algorithm != EXTERNAL and self.task_observable and self.relabel.kind != "none":
+        if self.algorithm != EXTERNAL and self.task_observable and self.relabel.kind == "hfr":
             raise ValueError(
-                "relabelling rewrites rewards, not a task in the observation: with task_observable, relabel.kind must be 'none'"
+                "relabel.kind 'hfr' foresees what a belief is worth: with task_observable, it must be 'none', 'random' or 'hindsight'"
             )
         return self
 

@@ -123,7 +123,9 @@ class Recurrent(CardModel):
 class Relabel(CardModel):
     """Relabelling of stored trials (HFR, arXiv 2109.09031)."""
 
-    kind: Literal["none", "random", "hfr"] = "hfr"
+    kind: Literal["none", "random", "hindsight", "hfr"] = Field(
+        default="hfr", description="hindsight: by the trial's return under each task; hfr: by the value that the agent foresees"
+    )
     draw: Literal["sample", "greedy"] = "sample"
     temperature: float = Field(default=1.0, gt=0, description="of the draw, in units of return; log Z is taken at the same temperature")
     context: Literal["window", "trajectory"] = "trajectory"
