@@ -269,3 +269,20 @@ def test_copies_show_their_new_task_where_tasks_are_shown(shown: bool) -> None:
             stored, before = replay.data[name][slot, :length].numpy(), getattr(trials, name)[source, :length]
             np.testing.assert_array_equal(stored[:, :-1], before[:, :-1])
             np.testing.assert_allclose(stored[:, -1], np.float32(task) if shown else before[:, -1])
+
+
+@pytest.mark.parametrize("kind", ["hfr", "hindsight"])
+def test_log_z_over_collected_trials_leaves_copies_out(kind: str) -> None:
+    """Where one trial alone was collected, it is no better than usual under any task, whatever its copies are worth."""
+    trials, replay = one_trial_a_task()
+    replay.data["copy"][torch.tensor([0, 1, 3])] = True
+    relabeller: Any = relabeller_of(kind=kind, normaliser="collected", temperature=2.0)
+    slots = torch.arange(4)
+    with torch.no_grad():
+        if kind == "hfr":
+            scores = relabeller.scores(slots, replay, inference_of(), StubLearner(), generator_of(0))
+        else:
+            scores = relabeller.return_scores(slots, replay, generator_of(0))
+    torch.testing.assert_close(scores[2], torch.zeros(4), atol=1e-5, rtol=0.0)
+    assert (scores[[0, 1, 3]].abs() > 1e-3).any()
+    assert set(replay.draw_collected(50, generator_of(1)).tolist()) == {2}

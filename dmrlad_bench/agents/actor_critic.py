@@ -18,7 +18,7 @@ from dmrlad_bench.agents.critics import (
     scheduled_risk,
     twin_critics,
 )
-from dmrlad_bench.agents.networks import MLP, TanhGaussianPolicy, adam, linear, polyak_average
+from dmrlad_bench.agents.networks import MLP, TanhGaussianPolicy, adam, polyak_average, schedule_learning_rate
 from dmrlad_bench.cards.agent_sections import ActorCritic
 
 
@@ -97,9 +97,8 @@ class SoftActorCritic:
 
     def schedule(self, progress: float) -> None:
         """Set the learning rates of policy and critics for the share `progress` of the run that is done."""
-        for optimiser in (self.policy_optimiser, self.critic_optimiser):
-            for group in optimiser.param_groups:
-                group["lr"] = linear(self.config.learning_rate, self.config.learning_rate_end, progress)
+        optimisers = (self.policy_optimiser, self.critic_optimiser)
+        schedule_learning_rate(optimisers, self.config.learning_rate, self.config.learning_rate_end, progress)
 
     def fractions(self, state: Tensor, action: Tensor, generator: torch.Generator) -> Fractions:
         """The configured kind of fractions for a batch of states and actions."""

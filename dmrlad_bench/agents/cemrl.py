@@ -150,7 +150,10 @@ class Cemrl:
         """
         metrics: Metrics = {}
         schedule = self.config.schedule
-        self.learner.schedule(self.learner.updates / max(1, schedule.iterations * schedule.policy_updates))
+        progress = self.learner.updates / max(1, schedule.iterations * schedule.policy_updates)
+        self.learner.schedule(progress)
+        if self.inference is not None:
+            self.inference.schedule(progress)
         with timed_phase(self.phase_seconds, "relabel", self.device):
             metrics.update(self._store(trials))
         if self.inference is not None:

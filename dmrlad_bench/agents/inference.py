@@ -15,7 +15,7 @@ from torch.nn import functional
 from dmrlad_bench.agents.belief import Belief
 from dmrlad_bench.agents.encoder import ContextEncoder
 from dmrlad_bench.agents.interface import Diverged, Metrics
-from dmrlad_bench.agents.networks import MLP, adam
+from dmrlad_bench.agents.networks import MLP, adam, schedule_learning_rate
 from dmrlad_bench.cards.agent_sections import Inference
 
 
@@ -125,6 +125,10 @@ class TaskInference:
         share = 1.0 - config.reward_weight if reconstruction_dims else 0.0
         self.weights = Weights(share, 1.0 - share)
         self.updates = 0
+
+    def schedule(self, progress: float) -> None:
+        """Set the learning rate for the share `progress` of the run that is done."""
+        schedule_learning_rate([self.optimiser], self.config.learning_rate, self.config.learning_rate_end, progress)
 
     @property
     def widest(self) -> int:

@@ -87,6 +87,9 @@ def adam(parameters: Iterator[nn.Parameter] | Sequence[nn.Parameter], learning_r
     return torch.optim.Adam(list(parameters), lr=learning_rate, fused=True)
 
 
-def linear(start: float, end: float | None, progress: float) -> float:
-    """A linear schedule's value at `progress` in [0, 1]; `start` throughout where there is no end."""
-    return start if end is None else start + (end - start) * min(max(progress, 0.0), 1.0)
+def schedule_learning_rate(optimisers: Sequence[torch.optim.Optimizer], start: float, end: float | None, progress: float) -> None:
+    """Set the learning rate to where a linear schedule stands when `progress` in [0, 1] of the run is done; constant without an end."""
+    rate = start if end is None else start + (end - start) * min(max(progress, 0.0), 1.0)
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["lr"] = rate

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dmrlad_bench.agents.actor_critic import Temperature
 from dmrlad_bench.agents.critics import Twins, twin_critics
-from dmrlad_bench.agents.networks import Linear, TanhGaussianPolicy, adam, linear, polyak_average
+from dmrlad_bench.agents.networks import Linear, TanhGaussianPolicy, adam, polyak_average, schedule_learning_rate
 from dmrlad_bench.agents.sequences import Sequences
 from dmrlad_bench.cards.agent_sections import ActorCritic, Recurrent
 
@@ -135,9 +135,8 @@ class RecurrentActorCritic:
 
     def schedule(self, progress: float) -> None:
         """Set the learning rates of actor and critics for the share `progress` of the run that is done."""
-        for optimiser in (self.actor_optimiser, self.critic_optimiser):
-            for group in optimiser.param_groups:
-                group["lr"] = linear(self.config.learning_rate, self.config.learning_rate_end, progress)
+        optimisers = (self.actor_optimiser, self.critic_optimiser)
+        schedule_learning_rate(optimisers, self.config.learning_rate, self.config.learning_rate_end, progress)
 
     def state_dict(self) -> dict[str, Any]:
         state: dict[str, Any] = {"updates": self.updates}

@@ -1,4 +1,4 @@
-"""Relabelling: which other task a trial is stored under (random; hindsight, arXiv 2002.11708; hindsight-foresight, HFR, arXiv 2109.09031)."""
+"""Relabelling: which other task a trial is stored under (random; hindsight, 2002.11708; hindsight-foresight, HFR, arXiv 2109.09031)."""
 
 from __future__ import annotations
 
@@ -178,23 +178,34 @@ class Relabeller:
         """U_psi(T) / temperature - log Z_psi for the trials at `slots` and every training task, `(n, P)`."""
         start = self.starts(replay, generator)
         normaliser = self.log_normaliser(replay, inference, learner, start, generator)
+        return self.utilities(slots, replay, inference, learner, start, generator) / self.temperature - normaliser
+
+    def utilities(
+        self, slots: Tensor, replay: TrialReplay, inference: Foresight, learner: SoftActorCritic, start: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """U_psi(T) for the trials at `slots` and every training task, `(n, P)`."""
         rows = []
         for chunk in slots.split(self._chunk(replay, inference, learner)):
             rewards = self.hindsight.rewards(replay.data["outcome"][chunk])
             belief = self._beliefs(chunk, rewards, replay, inference, learner)
             rows.append(utility(learner, belief, start, generator))
-        return torch.cat(rows) / self.temperature - normaliser
+        return torch.cat(rows)
 
     def return_scores(self, slots: Tensor, replay: TrialReplay, generator: torch.Generator) -> Tensor:
         """As `scores`, with the trial's own return under psi in place of the utility: no beliefs, no critics; `(n, P)`."""
-        tasks = len(self.hindsight.tasks)
-        stored = replay.data["reward"][self._members(replay, self.config.normaliser_trials, generator)].sum(-1) / self.config.temperature
-        normaliser = torch.logsumexp(stored, -1) - math.log(stored.shape[1])
+        if self.config.normaliser == "stored":
+            stored = replay.data["reward"][self._members(replay, self.config.normaliser_trials, generator)].sum(-1)
+        else:
+            stored = self._returns(replay.draw_collected(self.config.normaliser_trials, generator), replay).T
+        return self._returns(slots, replay) / self.config.temperature - _log_mean_exp(stored / self.config.temperature, -1)
+
+    def _returns(self, slots: Tensor, replay: TrialReplay) -> Tensor:
+        """Returns of the trials at `slots` under every task, `(n, P)`."""
         returns = []
-        for chunk in slots.split(max(1, CHUNK_BYTES // (4 * tasks * replay.steps))):
+        for chunk in slots.split(max(1, CHUNK_BYTES // (4 * len(self.hindsight.tasks) * replay.steps))):
             rewards = self.hindsight.rewards(replay.data["outcome"][chunk]) * replay.lived(chunk).unsqueeze(1)
             returns.append(rewards.sum(-1))
-        return torch.cat(returns) / self.config.temperature - normaliser
+        return torch.cat(returns)
 
     def starts(self, replay: TrialReplay, generator: torch.Generator) -> Tensor:
         """Start observations of every task, drawn from the trials stored under it, `(P, U, observation_dim)`."""
@@ -204,7 +215,10 @@ class Relabeller:
     def log_normaliser(
         self, replay: TrialReplay, inference: Foresight, learner: SoftActorCritic, start: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """log Z_psi = log mean_m exp (U_psi(T_m) / temperature) over stored trials of each task, `(P,)`."""
+        """log Z_psi = log mean_m exp (U_psi(T_m) / temperature), `(P,)`, over trials stored under psi, or over collected ones."""
+        if self.config.normaliser == "collected":
+            chosen = replay.draw_collected(self.config.normaliser_trials, generator)
+            return _log_mean_exp(self.utilities(chosen, replay, inference, learner, start, generator) / self.temperature, 0)
         chosen = self._members(replay, self.config.normaliser_trials, generator)
         values = []
         for chunk in chosen.T.split(self._chunk(replay, inference, learner)):
@@ -212,8 +226,7 @@ class Relabeller:
             rewards = replay.data["reward"][flat].unsqueeze(1)
             belief = self._beliefs(flat, rewards, replay, inference, learner)
             values.append(utility(learner, belief.view(len(chunk), len(start), -1), start, generator))
-        stacked = torch.cat(values) / self.temperature
-        return torch.logsumexp(stacked, 0) - torch.log(torch.tensor(float(len(stacked)), device=stacked.device))
+        return _log_mean_exp(torch.cat(values) / self.temperature, 0)
 
     def _beliefs(self, slots: Tensor, rewards: Tensor, replay: TrialReplay, inference: Foresight, learner: SoftActorCritic) -> Tensor:
         with_deviation = learner.config.belief_input == "mean_and_deviation"
@@ -238,3 +251,7 @@ class Relabeller:
         scoring = self.config.utility_batch * quantiles * widest
         encoding = replay.steps * inference.widest
         return max(1, CHUNK_BYTES // (4 * len(self.hindsight.tasks) * max(scoring, encoding)))
+
+
+def _log_mean_exp(values: Tensor, dim: int) -> Tensor:
+    return torch.logsumexp(values, dim) - math.log(values.shape[dim])

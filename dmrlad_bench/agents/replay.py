@@ -145,6 +145,12 @@ class TrialReplay:
             members = members if len(members) else self.trials  # a first iteration of a single trial has only one side
             self._sides[side] = (members, (lengths[members]).cumsum(0))
 
+    def draw_collected(self, count: int, generator: torch.Generator) -> Tensor:
+        """Slots `(count,)`, drawn with replacement, of trials stored as they were lived."""
+        originals = self.trials[~self.data["copy"][: self.size]]
+        originals = originals if len(originals) else self.trials  # a ring as small as one iteration's copies keeps no original
+        return originals[torch.randint(len(originals), (count,), generator=generator, device=self.device)]
+
     def draw_originals(self, count: int, fresh: Tensor, generator: torch.Generator) -> Tensor:
         """Slots `(count,)`, drawn with replacement, of trials stored as they were lived; those at `fresh` are left out."""
         earlier = ~self.data["copy"][: self.size]

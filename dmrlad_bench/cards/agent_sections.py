@@ -31,6 +31,7 @@ class Inference(CardModel):
     class_kl_weight: float = Field(default=1e-3, ge=0, description="beta")
     class_labels: bool = Field(default=False, description="train q(y|c) with the true base class")
     learning_rate: float = Field(default=3e-4, gt=0)
+    learning_rate_end: float | None = Field(default=None, gt=0, description="linear schedule's end, over the run; none = constant")
     batch_size: int = Field(default=256, ge=1)
     segment: int = Field(default=16, ge=1, description="consecutive targets that share one encoded stretch; 1 = independent windows")
     validation_share: float = Field(default=0.2, gt=0, lt=1, description="share of trials held out for early stopping")
@@ -130,7 +131,11 @@ class Relabel(CardModel):
     temperature: float = Field(default=1.0, gt=0, description="of the draw, in units of return; log Z is taken at the same temperature")
     context: Literal["window", "trajectory"] = "trajectory"
     utility_batch: int = Field(default=256, ge=1, description="start observations a utility is averaged over")
-    normaliser_trials: int = Field(default=20, ge=1, description="M, stored trials that log Z of a task is estimated from")
+    normaliser_trials: int = Field(default=20, ge=1, description="M, trials that log Z of a task is estimated from")
+    normaliser: Literal["stored", "collected"] = Field(
+        default="stored",
+        description="whose utilities log Z of a task averages: of trials stored under it, or of any as they were collected",
+    )
     copies: int = Field(default=1, ge=1, description="relabelled copies of every collected trial")
     revisited: int = Field(default=0, ge=0, description="trials of earlier iterations that each iteration relabels once more")
 
