@@ -30,9 +30,24 @@ class Hindsight:
     tasks: Tensor
     reward: Callable[[Any, Any], Any]
 
-    def rewards(self, outcome: Tensor) -> Tensor:
-        """Rewards of trials `(n, steps, outcome_dim)` under every task: `(n, P, steps)` float32."""
-        return self.reward(outcome.unsqueeze(1), self.tasks[None, :, None, :]).float()
+    def rewards(self, outcome: Tensor, sequence: Tensor | None = None, first: Tensor | None = None) -> Tensor:
+        """Rewards of trials `(n, steps, outcome_dim)` under every task: `(n, P, steps)` float32.
+
+        Where tasks change, `sequence` `(n, steps)` holds those lived in and `first` `(n,)` what each trial began with.
+        """
+        if sequence is None or first is None:
+            return self.reward(outcome.unsqueeze(1), self.tasks[None, :, None, :]).float()
+        every = torch.arange(len(self.tasks), device=outcome.device)
+        under = self.beginning_with(every.unsqueeze(0), sequence.unsqueeze(1), first.unsqueeze(1))
+        return self.reward(outcome.unsqueeze(1), self.tasks[under]).float()
+
+    def beginning_with(self, task: Tensor, sequence: Tensor, first: Tensor) -> Tensor:
+        """Task sequences `(..., steps)` that begin with `task` in place of `first`, both `(...)`, and change as before.
+
+        Environments draw a sequence as its first task and offsets between successive task numbers, modulo the number of tasks.
+        The offsets are kept: what comes out is a sequence that is drawn as often as the one that was lived.
+        """
+        return (sequence + (task - first).unsqueeze(-1)) % len(self.tasks)
 
 
 class ContextRows(Protocol):
@@ -143,8 +158,12 @@ class Relabeller:
         chosen = self.draw(sources, replay, inference, learner, generator)
         source, task = sources.repeat_interleave(chosen.shape[1]), chosen.flatten()
         copies = {name: value[source] for name, value in replay.data.items()}
+        in_force = self.hindsight.tasks[task].unsqueeze(1)
+        if "task_sequence" in copies:
+            copies["task_sequence"] = self.hindsight.beginning_with(task, copies["task_sequence"], copies["task_index"])
+            in_force = self.hindsight.tasks[copies["task_sequence"]]
         copies["task_index"], copies["copy"] = task, torch.ones_like(task, dtype=torch.bool)
-        copies["reward"] = self.hindsight.reward(copies["outcome"], self.hindsight.tasks[task].unsqueeze(1)).float() * replay.lived(source)
+        copies["reward"] = self.hindsight.reward(copies["outcome"], in_force).float() * replay.lived(source)
         metrics = {"relabelled_return": float(copies["reward"].sum(-1).mean()), "relabelled_tasks": float(len(torch.unique(task)))}
         return replay.add(copies), metrics
 
@@ -173,7 +192,9 @@ class Relabeller:
         normaliser = self.log_normaliser(replay, inference, learner, start, generator)
         rows = []
         for chunk in slots.split(self._chunk(replay, inference, learner)):
-            rewards = self.hindsight.rewards(replay.data["outcome"][chunk])
+            data = replay.data
+            changes = (data["task_sequence"][chunk], data["task_index"][chunk]) if "task_sequence" in data else ()
+            rewards = self.hindsight.rewards(data["outcome"][chunk], *changes)
             belief = self._beliefs(chunk, rewards, replay, inference, learner)
             rows.append(utility(learner, belief, start, generator))
         return torch.cat(rows) / self.temperature - normaliser

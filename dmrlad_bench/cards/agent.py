@@ -19,6 +19,7 @@ from dmrlad_bench.cards.reading import CardError, CardModel, digest, nearest, re
 BUDGETS = ("smoke", "quick", "standard", "full")
 Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 MERGES_OF_A_FIXED_WINDOW = ("linear", "mlp")
+Algorithm = Literal["cemrl", "pearl", "rl2", "random", "scripted", "external"]
 OWN_SECTIONS = {"pearl": "pearl", "rl2": "recurrent"}  # algorithm -> the section that it alone has
 NOT_READ_BY_PEARL: tuple[tuple[str, str, Any], ...] = (  # section, key, the only value that says so
     ("actor_critic", "belief_input", "mean"),
@@ -208,7 +209,7 @@ class AgentConfig(CardModel):
     """Everything about an agent, resolved for one family and one budget."""
 
     name: str
-    algorithm: Literal["cemrl", "pearl", "rl2", "random", "external"] = Field(description="the class that the parts below are composed by")
+    algorithm: Algorithm = Field(description="the class that the parts below are composed by")
     import_path: str | None = Field(default=None, description="package.module:Class; only where algorithm = 'external'")
     task_observable: bool = Field(default=False, description="the task is appended to the observation (the oracle's view)")
     description: str
@@ -297,7 +298,7 @@ class AgentCard(CardModel):
     name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
     description: str
     extends: str | None = None
-    algorithm: Literal["cemrl", "pearl", "rl2", "random", "external"] | None = None
+    algorithm: Algorithm | None = None
     import_path: str | None = None
     task_observable: bool | None = None
     inference: dict[str, Any] = {}
