@@ -274,7 +274,7 @@ def test_copies_show_their_new_task_where_tasks_are_shown(shown: bool) -> None:
 @pytest.mark.parametrize("kind", ["hfr", "hindsight"])
 def test_log_z_over_collected_trials_leaves_copies_out(kind: str) -> None:
     """Where one trial alone was collected, it is no better than usual under any task, whatever its copies are worth."""
-    trials, replay = one_trial_a_task()
+    _, replay = one_trial_a_task()
     replay.data["copy"][torch.tensor([0, 1, 3])] = True
     relabeller: Any = relabeller_of(kind=kind, normaliser="collected", temperature=2.0)
     slots = torch.arange(4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -11,13 +12,44 @@ import torch
 import dmrlad_bench
 from dmrlad_bench.cards import CardError, register_folder
 from dmrlad_bench.envs.family import family
+from dmrlad_bench.envs.multi_task import is_direction
 
 # id -> (train, test, ood, horizon, observation entries, digest). Whoever changes results publishes a new version instead.
 PUBLISHED = {
+    "DMRLAD/AntDir-v0": (2, 2, 0, 200, 27, "0c452914c5d4946aa173c0d8d9c85f735379e5fde89debbd23d900948d881aaa"),
+    "DMRLAD/AntDirNonStationary-v0": (2, 2, 0, 800, 27, "8bc21064416a6d1c9208b90d00631ea1dec09297ce320c8213ac8a3ce055c6de"),
+    "DMRLAD/AntGoal-v0": (100, 30, 10, 200, 29, "a992ae48e06f374a45a58168073fde50776b39fb4e7d45c4683429e3b2c370f6"),
+    "DMRLAD/AntGoalSparse-v0": (100, 30, 10, 200, 29, "1ae596e954f64f036b877b3379a210e9ddcfb9b54dd5bcdea9b7208c1ad37244"),
+    "DMRLAD/AntVelNonStationary-v0": (100, 30, 10, 800, 27, "d9f586d98840290df31dc1835b2ec82173bbe8d89c77f5baf890456ca1d04def"),
+    "DMRLAD/AntVelSparse-v0": (50, 15, 10, 300, 27, "29e22fa8021e7edc44eeb6d122125810579871a7b02b35c20ca553bd3dbf262b"),
+    "DMRLAD/CheetahDir-v0": (2, 2, 0, 200, 17, "378bcac67af39ed1d1c375cded2aaa3927ac8519e93cf5fcf6e1818af01dfecd"),
+    "DMRLAD/CheetahDirContinual-v0": (2, 2, 0, 800, 17, "8fb9810d1dcd3a7815eec28243c1ef71a65b940fd363d09c125b983a0f6e9393"),
+    "DMRLAD/CheetahDirNonStationary-v0": (2, 2, 0, 800, 17, "f87b935bc8f43d9506b8bafb097290aa5251ca76cb1245c92852864c5ca37123"),
+    "DMRLAD/CheetahGoalSparse-v0": (50, 30, 10, 200, 18, "a055529b2d386863cadec63f3714bb89589044f215fc960c9a7cb6266f6f7b7e"),
+    "DMRLAD/CheetahMultiTask-v0": (100, 30, 14, 200, 18, "b7fe0254202a9330227a3442722169bc7769a8245bcf5575682907d397f13ea0"),
+    "DMRLAD/CheetahMultiTaskSparse-v0": (60, 32, 12, 200, 18, "16e194c98b62e4559b89f65e842bb6fee3527c9b871d220cb1bc27975edd6015"),
+    "DMRLAD/CheetahRandMass-v0": (40, 10, 10, 200, 17, "a273afd624d0199b3d76922265bdfc776778918bc9028dd4d1ea8b4536915d85"),
     "DMRLAD/CheetahVel-v0": (100, 30, 10, 200, 17, "16c9f56648ee33614b9d0b0c03024a1a747a2e90dd654248cd2fa1bc27bf222e"),
+    "DMRLAD/CheetahVelNonStationary-v0": (100, 30, 10, 800, 17, "ca9057f1e2f40a0621a3b28dbfec5bb0bfcde60274793c760df9b0d76e4c50ea"),
     "DMRLAD/CheetahVelSparse-v0": (50, 30, 10, 200, 17, "8979bf5171350196b55b774fc3b33a9cdc80954077ad67f59c1d36df7da15e43"),
+    "DMRLAD/HopperRandParams-v0": (40, 10, 10, 200, 11, "f875da11a8357886093af1e4bd2e3bb364f1c037eeed6eb2466ddd2a406eb538"),
+    "DMRLAD/HopperVelNonStationary-v0": (100, 30, 10, 800, 11, "5acad8f79ae91ca7a8981966ab12f3813448dd0b1e136f4659f17b16d2ef6f2c"),
+    "DMRLAD/HopperVelSparse-v0": (50, 15, 10, 200, 11, "b5c5db09c86413067a2f4a897755591df0413f1bc5e077739762dd565901cb90"),
+    "DMRLAD/ML10-v0": (500, 250, 0, 500, 39, "5c0dc2fe2f9bf2246bebbf2210d0d01bd69ebd6c754c9750a8ddf136b3946213"),
+    "DMRLAD/ML1PickPlace-v0": (50, 50, 0, 500, 39, "86d3e1de211634058c91bcf8f826f968e4742aea36e9e664312ac78f24dab037"),
+    "DMRLAD/ML1Push-v0": (50, 50, 0, 500, 39, "c99248cf7edec4a5bad15d43bfb1b8a3f317ce6e123fbab0e6a43484ae29eceb"),
+    "DMRLAD/ML1Reach-v0": (50, 50, 0, 500, 39, "a54a4e337834796dbca097650eac6ab03d761b868049ea89448c1e4547179688"),
+    "DMRLAD/ML3-v0": (150, 150, 0, 500, 39, "c42b81b9376dd1ae69ad9c5d06961fa2a10b2349ce6c64a5fde728df76fd15cb"),
+    "DMRLAD/ML45-v0": (2250, 250, 0, 500, 39, "2d4cd7b0259a3de09b28833ac878bb0cbdc226e3842f96dc9e4e17d356da22bb"),
     "DMRLAD/PointGoal-v0": (80, 20, 10, 20, 2, "5f82843311fc5f9dfd3c4252e6f0ad41a43b721a32239b12a67ee2ed8a05e08c"),
     "DMRLAD/PointGoalSparse-v0": (80, 20, 10, 20, 2, "e11453c3ac2bda94f350d49dc9ee166c47d2c7b86f3a817fc6f5307960828c51"),
+    "DMRLAD/SawyerPickPlaceSparse-v0": (50, 10, 10, 150, 39, "dcfdf596cbb55bc81cd9f898ce862a187ed4d1d138eed094d45e9d6156c98003"),
+    "DMRLAD/SawyerPushSparse-v0": (50, 10, 10, 150, 39, "d268aeade414fe8795774e35e426b4ee3765dd270a4265fb24899532a37c2a70"),
+    "DMRLAD/SawyerReachSparse-v0": (50, 10, 10, 150, 39, "7ada6c97977176d390a9d59854b280f8fac7b9ff83cca34b25dcc3f0f403cbae"),
+    "DMRLAD/WalkerRandParams-v0": (40, 10, 10, 200, 17, "8493868ec9998dde7cab1a965c93408139814245dccc0860529b820897c45caa"),
+    "DMRLAD/WalkerRandParamsNonStationary-v0": (100, 30, 10, 800, 17, "2126afe80df49b19b16760a98d921e69a46d1963d3b6395de46dec880f64e7ff"),
+    "DMRLAD/WalkerVelNonStationary-v0": (100, 30, 10, 800, 17, "994eaaed281a6068af7766ccac0b61da423945aa943b14a58b21549e46e9e062"),
+    "DMRLAD/WalkerVelSparse-v0": (50, 15, 10, 200, 17, "711533fe4ce096b1439590f01196ea7c31d60b719263c062573cc93f6cf94a7c"),
 }
 every_family = pytest.mark.parametrize("name", dmrlad_bench.families())
 
@@ -37,7 +69,7 @@ def test_public_names():
 def test_card_is_as_published(name):
     task_family = dmrlad_bench.family(name)
     train, test, ood, horizon, observation_dim, digest = PUBLISHED[name]
-    assert [len(task_family.tasks(split)) for split in task_family.splits] == [train, test, ood]
+    assert [len(getattr(task_family.card.tasks, split)) for split in ("train", "test", "ood")] == [train, test, ood]
     assert (task_family.horizon, task_family.observation_dim) == (horizon, observation_dim)
     assert task_family.digest == digest
     assert task_family.id == name and f"DMRLAD/{task_family.name}-v0" == name
@@ -47,7 +79,20 @@ def test_card_is_as_published(name):
 def test_splits_are_disjoint_even_as_float32(name):
     task_family = family(name)
     tasks = np.concatenate([task_family.tasks(split) for split in task_family.splits]).astype(np.float32)
+    if task_family.card.tasks.same_tasks:  # stated on the card: directions, of which there are two
+        goal = task_family.card.goal
+        tasks = tasks[~is_direction(tasks, goal)] if goal.kind == "multi_task" else tasks[:0]
     assert len(np.unique(tasks, axis=0)) == len(tasks)
+
+
+def test_the_exception_from_disjoint_splits_is_stated_where_it_is_made():
+    stated = [name for name in dmrlad_bench.families() if family(name).card.tasks.same_tasks]
+    assert {"DMRLAD/AntDir-v0", "DMRLAD/CheetahDir-v0", "DMRLAD/CheetahMultiTask-v0"} <= set(stated)
+    for name in stated:
+        assert family(name).card.goal.kind in ("direction", "multi_task")
+    for name in ("AntDir", "CheetahDir"):
+        np.testing.assert_array_equal(family(name).tasks("train"), [[-1], [1]])
+        np.testing.assert_array_equal(family(name).tasks("test"), [[-1], [1]])
 
 
 @every_family
@@ -55,9 +100,21 @@ def test_splits_are_disjoint_even_as_float32(name):
 def test_tasks_cover_their_range_evenly(name, split):
     task_family = family(name)
     goal, tasks = task_family.card.goal, task_family.tasks(split)
-    position = np.arctan2(tasks[:, 1], tasks[:, 0]) if task_family.task_dim == 2 else tasks[:, 0]
-    share = (position - goal.low) / (goal.high - goal.low) * len(tasks)
-    np.testing.assert_array_equal(np.floor(share), np.arange(len(tasks)))
+    if goal.kind == "multi_task":
+        ranges = [(variant.low, variant.high) for variant in goal.variants if variant.quantity != "direction"]
+        numbers = [number for number, variant in enumerate(goal.variants) if variant.quantity != "direction"]
+        lists = [tasks[tasks[:, 0] == number, 1] for number in numbers]
+    elif goal.kind == "planar_goal":
+        ranges, lists = [(goal.low, goal.high)], [np.mod(np.arctan2(tasks[:, 1], tasks[:, 0]), 2 * math.pi)]
+    elif goal.kind == "physics":  # the first body's mass; test_envs_physics.py looks at all multipliers
+        ranges, lists = [(goal.low, goal.high)], [np.log(tasks[:, 0]) / np.log(1.5)]
+    else:
+        ranges, lists = [(goal.low, goal.high)], [tasks[:, 0]]
+    if goal.kind in ("direction", "hand_goal", "object_goal", "meta_world"):  # the last three are Meta-World's draws
+        return
+    for (low, high), values in zip(ranges, lists, strict=True):
+        share = (values - low) / (high - low) * len(values)
+        np.testing.assert_array_equal(np.floor(share), np.arange(len(values)))
 
 
 @pytest.mark.parametrize(("sparse", "dense"), [("CheetahVelSparse", "CheetahVel"), ("PointGoalSparse", "PointGoal")])
@@ -73,6 +130,8 @@ def test_sparse_reward_outside_tells_nothing_about_the_task(name):
     task_family = family(name)
     tasks = np.concatenate([task_family.tasks(split) for split in task_family.splits]).astype(np.float32)
     outcome = np.full((1, task_family.outcome_dim), 50.0, np.float32)
+    if task_family.card.tasks.same_tasks:  # what moves against one direction moves in the other: standing still is outside of both
+        outcome[:, 1 if task_family.card.goal.kind == "multi_task" else 0] = 0.0
     assert len(np.unique(task_family.sparse_reward(outcome, tasks))) == 1
 
 
@@ -145,7 +204,7 @@ def test_x_position_is_an_observation_extra(tmp_path):
 
 
 BAD_CARDS = [
-    ('body = "point"', 'body = "piont"', r"key 'body': unknown body 'piont' \(did you mean 'point'\?\); accepted: point, half_cheetah"),
+    ('body = "point"', 'body = "piont"', r"unknown body 'piont' \(did you mean 'point'\?\); accepted: point, half_cheetah, hopper"),
     ('body = "point"', 'body = "half_cheetah"', r"key 'goal.kind': body 'half_cheetah' has no 'planar_position'"),
     (
         'success = "final"',
@@ -182,6 +241,78 @@ def test_wrong_task_size_for_the_goal_kind(tmp_path):
     path.write_text(text)
     with pytest.raises(CardError, match=r"key 'tasks.train': goal kind 'velocity' needs 1 entries a task"):
         family(path)
+
+
+MULTI = "CheetahMultiTask"
+BAD_GOALS = [  # card, old, new, message
+    ("CheetahDir", "same_tasks = true", "", r"task \[-1.0\] of 'test' is also in 'train'; splits must be disjoint"),
+    ("CheetahVel", "[tasks]", "[tasks]\nsame_tasks = true", r"key 'tasks.same_tasks': only directions may stand in several splits"),
+    (MULTI, "same_tasks = true", "", r"is also in 'train'; splits must be disjoint"),
+    ("CheetahMultiTaskSparse", "train = [", "same_tasks = true\ntrain = [", r"key 'tasks.same_tasks': only directions may stand"),
+    (MULTI, "train = [", "train = [[9.0, 1.7],", r"task \[9.0, 1.7\] has no variant of that number; accepted: \[0..8, value\]"),
+    (MULTI, "train = [", "train = [[0.5, 1.7],", r"task \[0.5, 1.7\] has no variant of that number"),
+    (MULTI, "train = [", "train = [[2.0, 0.5],", r"task \[2.0, 0.5\] is no direction"),
+    (MULTI, "train = [", "train = [[0.0, 4.5],", r"base classes must have as many tasks each, got \[21, 20, 20, 20, 20\]"),
+    (MULTI, "base_class = 4", "base_class = 6", r"base classes must count from 0 without gaps, got \[0, 1, 2, 3, 6\]"),
+    (MULTI, "high = 25.0", "high = 30.0", r"keys 'goal.low' and 'goal.high' must be those of all variants together"),
+    (MULTI, 'quantity = "jump"', 'quantity = "hop"', r"key 'goal.variants.8.quantity'"),
+    ("PointGoal", 'kind = "dense"', 'kind = "dense"\ncontact_cost = 1.0', r"key 'reward.contact_cost': body 'point' has no 'contact'"),
+    ("PointGoal", "radius = 0.2", "radius = -0.2", r"key 'reward.radius': must be above 0 for goal kind 'planar_goal', got -0.2"),
+    ("CheetahVel", "high = 3.0", 'high = 3.0\nnorm = "l1"', r"key 'goal.norm': only goal kind 'planar_goal' reads it, got kind 'velocity'"),
+    ("CheetahVel", "high = 3.0", 'high = 3.0\nregion = "disc"', r"key 'goal.region': only goal kind 'planar_goal' reads it"),
+]
+
+
+@pytest.mark.parametrize(("card", "old", "new", "message"), BAD_GOALS)
+def test_bad_goals_are_one_clear_line(tmp_path, card, old, new, message):
+    with pytest.raises(CardError, match=message) as caught:
+        family(_changed(tmp_path, old, new, card=card))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_variant_without_tasks_is_an_error(tmp_path):
+    """The original family misspelt a variant, whose tasks then never existed."""
+    path = _changed(tmp_path, "train = [", "train = [[0.0, 1.0],", card="CheetahMultiTaskSparse")
+    text = path.read_text()
+    path.write_text(re.sub(r"\[1\.0, (-[\d.]+)\],?", "", text))
+    with pytest.raises(CardError, match=r"key 'tasks.train': variant 'backward_velocity' has no task"):
+        family(path)
+
+
+def test_multi_task_classes_are_present_and_balanced():
+    for name, variants, classes in (("CheetahMultiTaskSparse", 4, 4), (MULTI, 9, 5)):
+        task_family = family(name)
+        for split in ("train", "test"):
+            tasks, labels = task_family.tasks(split), task_family.task_classes(split)
+            assert set(tasks[:, 0]) == set(range(variants))
+            assert labels is not None and labels.dtype == np.int64
+            np.testing.assert_array_equal(np.bincount(labels), len(tasks) // classes)
+        signs = task_family.tasks("train")
+        assert (signs[signs[:, 0] == 1, 1] < 0).all()  # backward velocities
+    assert family("CheetahVel").task_classes("train") is None
+
+
+def test_multi_task_rewards_by_hand():
+    sparse, dense = family("CheetahMultiTaskSparse"), family(MULTI)
+    outcome = np.array([3.0, 2.0, 1.0, 7.0, 2.0])  # x position, forward, vertical and pitch velocity, effort
+    tasks = np.array([[0.0, 2.05], [0.0, 2.2], [1.0, -2.0], [2.0, 3.4], [2.0, 3.6], [3.0, -3.0]])
+    np.testing.assert_allclose(sparse.reward(outcome, tasks), [1.95 - 1, -3, -3, 1.6 - 1, -3, -3])
+    assert sparse.success(outcome, tasks).tolist() == [True, False, False, True, False, False]
+    tasks = np.array([[0.0, 4.0], [1.0, -4.0], [2.0, 1.0], [3.0, -1.0], [4.0, 6.0], [5.0, -6.0], [6.0, 10.0], [7.0, -10.0], [8.0, 2.0]])
+    errors = [2 / 4, 6 / 4, -2, 2, 3 / 6, 9 / 6, 3 / 10, 17 / 10, 1 / 2]
+    np.testing.assert_allclose(dense.error(outcome, tasks), errors)
+    np.testing.assert_allclose(dense.reward(outcome, tasks), -np.array(errors) - 0.1)
+    falling = np.array([3.0, 2.0, -2.2, 7.0, 2.0])  # a jump is vertical speed, up or down
+    np.testing.assert_allclose(dense.error(falling, np.array([8.0, 2.0])), 0.1)
+
+
+def test_an_impossible_task_value_is_refused():
+    for name, task, message in (
+        ("CheetahDir", [0.5], r"task \[0.5\] is no direction; accepted: \[-1.0\] and \[1.0\]"),
+        (MULTI, [9.0, 1.0], r"task \[9.0, 1.0\] has no variant of that number"),
+    ):
+        with pytest.raises(CardError, match=message):
+            family(name).make_vec(1).reset(options={"task": np.array([task])})
 
 
 def _changed(folder, old, new, card="PointGoalSparse"):

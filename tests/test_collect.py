@@ -68,6 +68,8 @@ class EarlyEnd:
 def test_rows_whose_episode_ended_are_ignored() -> None:
     class Family:
         horizon, observation_dim, action_dim, outcome_dim, task_dim = 4, 2, 1, 1, 1
+        tasks_change = False
+        widest = None
 
         @staticmethod
         def episode_success(flags: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -19,7 +19,9 @@ from dmrlad_bench.envs.family import family
 from dmrlad_bench.envs.single import DMRLADEnv
 from dmrlad_bench.envs.vector import DMRLADVectorEnv
 
-every_family = pytest.mark.parametrize("name", dmrlad_bench.families())
+# Meta-World's benchmarks are stepped by processes: test_envs_metaworld.py has shorter forms of these tests for them.
+FAMILIES = [name for name in dmrlad_bench.families() if family(name).card.goal.kind != "meta_world"]
+every_family = pytest.mark.parametrize("name", FAMILIES)
 CHEETAH, POINT = "DMRLAD/CheetahVelSparse-v0", "DMRLAD/PointGoalSparse-v0"
 
 
@@ -78,17 +80,20 @@ def test_disabled_autoreset_equals_single_until_the_end_then_holds(name):
     horizon = family(name).horizon
     assert_same(ours.reset(seed=[8, 2, 5]), reference.reset(seed=[8, 2, 5]))
     actions = actions_for(ours, horizon)
+    ended = False
     for action in actions:
         last = ours.step(action)
-        assert_same(last, reference.step(action))
-    assert last[3].all()
+        if not ended:  # `SyncVectorEnv` accepts no step behind the end of an episode
+            assert_same(last, reference.step(action))
+        ended = bool((last[2] | last[3]).any())
+    assert (last[2] | last[3]).all()
     held = ours.step(actions[0])
     np.testing.assert_array_equal(held[0], last[0])
-    assert not held[1].any() and held[3].all() and held[4] == {}
+    assert not held[1].any() and (held[2] | held[3]).all() and held[4] == {}
     ours.reset(options={"reset_mask": np.array([True, False, False])})
-    observation, reward, _, truncated, info = ours.step(actions[0])
+    observation, reward, terminated, truncated, info = ours.step(actions[0])
     np.testing.assert_array_equal(observation[1:], last[0][1:])
-    assert truncated.tolist() == [False, True, True] and not reward[1:].any()
+    assert (terminated | truncated).tolist() == [False, True, True] and not reward[1:].any()
     assert info["_success"].tolist() == [True, False, False]
 
 
@@ -122,22 +127,23 @@ def test_choosing_tasks(name):
     task_family = family(name)
     env = task_family.make_vec(3, split="test")
     tasks = task_family.tasks("test").astype(np.float32)
-    np.testing.assert_array_equal(env.reset(options={"task": 6})[1]["task"], tasks[[6, 6, 6]])
-    np.testing.assert_array_equal(env.reset(options={"task": np.array([5, 0, 9])})[1]["task"], tasks[[5, 0, 9]])
-    values = task_family.tasks("ood")[:3]
+    last = len(tasks) - 1
+    np.testing.assert_array_equal(env.reset(options={"task": last})[1]["task"], tasks[[last, last, last]])
+    np.testing.assert_array_equal(env.reset(options={"task": np.array([1, 0, last])})[1]["task"], tasks[[1, 0, last]])
+    values = np.resize(task_family.tasks(task_family.splits[-1]), (3, task_family.task_dim))
     np.testing.assert_array_equal(env.reset(options={"task": values})[1]["task"], values.astype(np.float32))
     mask = np.array([False, False, True])
-    env.reset(options={"task": np.array([1, 2, 3]), "reset_mask": mask})
+    env.reset(options={"task": np.array([1, 0, last - 1]), "reset_mask": mask})
     info = env.step(np.zeros((env.num_envs, env.family.action_dim)))[4]
-    np.testing.assert_array_equal(info["task"], [*values[:2].astype(np.float32), tasks[3]])
+    np.testing.assert_array_equal(info["task"], [*values[:2].astype(np.float32), tasks[last - 1]])
 
 
-@every_family
+@pytest.mark.parametrize("name", [name for name in FAMILIES if family(name).relabelable])
 def test_same_seed_same_observations_in_every_task(name):
     env = family(name).make_vec(2)
     actions = actions_for(env, 20)
     trajectories = []
-    for task in (0, 9):
+    for task in (0, 1):
         env.reset(seed=[3, 4], options={"task": task})
         trajectories.append([env.step(action)[0] for action in actions])
     np.testing.assert_array_equal(*trajectories)

@@ -31,6 +31,7 @@ class Problem:
         reconstruction_dims: leading observation entries that task inference reconstructs.
         relabelable: whether `reward` may be applied to trajectories lived under another task.
         task_classes: `(tasks,)` base class of each training task, or None where the family has none.
+        tasks_change: whether the task changes inside an episode; trials are then `ChangingTrials`.
     """
 
     observation_dim: int
@@ -43,6 +44,7 @@ class Problem:
     reconstruction_dims: int
     relabelable: bool
     task_classes: np.ndarray | None = None
+    tasks_change: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,17 @@ class Trials:
     def steps(self) -> int:
         """Environment steps lived in all trials together."""
         return int(self.length.sum())
+
+
+@dataclass(frozen=True)
+class ChangingTrials(Trials):
+    """Trials whose task changes inside an episode; `task_index` is the task that every episode of a trial begins with.
+
+    Attributes:
+        task_sequence: `(trials, steps)` int64, index of the training task in force at each step.
+    """
+
+    task_sequence: np.ndarray
 
 
 @runtime_checkable

@@ -31,9 +31,24 @@ class Hindsight:
     tasks: Tensor
     reward: Callable[[Any, Any], Any]
 
-    def rewards(self, outcome: Tensor) -> Tensor:
-        """Rewards of trials `(n, steps, outcome_dim)` under every task: `(n, P, steps)` float32."""
-        return self.reward(outcome.unsqueeze(1), self.tasks[None, :, None, :]).float()
+    def rewards(self, outcome: Tensor, sequence: Tensor | None = None, first: Tensor | None = None) -> Tensor:
+        """Rewards of trials `(n, steps, outcome_dim)` under every task: `(n, P, steps)` float32.
+
+        Where tasks change, `sequence` `(n, steps)` holds those lived in and `first` `(n,)` what each trial began with.
+        """
+        if sequence is None or first is None:
+            return self.reward(outcome.unsqueeze(1), self.tasks[None, :, None, :]).float()
+        every = torch.arange(len(self.tasks), device=outcome.device)
+        under = self.beginning_with(every.unsqueeze(0), sequence.unsqueeze(1), first.unsqueeze(1))
+        return self.reward(outcome.unsqueeze(1), self.tasks[under]).float()
+
+    def beginning_with(self, task: Tensor, sequence: Tensor, first: Tensor) -> Tensor:
+        """Task sequences `(..., steps)` that begin with `task` in place of `first`, both `(...)`, and change as before.
+
+        Environments draw a sequence as its first task and offsets between successive task numbers, modulo the number of tasks.
+        The offsets are kept: what comes out is a sequence that is drawn as often as the one that was lived.
+        """
+        return (sequence + (task - first).unsqueeze(-1)) % len(self.tasks)
 
 
 class ContextRows(Protocol):
@@ -145,11 +160,14 @@ class Relabeller:
         chosen = self.draw(sources, replay, inference, learner, generator)
         source, task = sources.repeat_interleave(chosen.shape[1]), chosen.flatten()
         copies = {name: value[source] for name, value in replay.data.items()}
+        in_force = self.hindsight.tasks[task].unsqueeze(1)
+        if "task_sequence" in copies:
+            copies["task_sequence"] = self.hindsight.beginning_with(task, copies["task_sequence"], copies["task_index"])
+            in_force = self.hindsight.tasks[copies["task_sequence"]]
         copies["task_index"], copies["copy"] = task, torch.ones_like(task, dtype=torch.bool)
-        copies["reward"] = self.hindsight.reward(copies["outcome"], self.hindsight.tasks[task].unsqueeze(1)).float() * replay.lived(source)
+        copies["reward"] = self.hindsight.reward(copies["outcome"], in_force).float() * replay.lived(source)
         if self.task_observable:
-            for name in ("observation", "next_observation"):
-                copies[name][..., -self.hindsight.tasks.shape[1] :] = self.hindsight.tasks[task].unsqueeze(1)
+            _show(copies, in_force)
         metrics = {"relabelled_return": float(copies["reward"].sum(-1).mean()), "relabelled_tasks": float(len(torch.unique(task)))}
         return replay.add(copies), metrics
 
@@ -186,7 +204,7 @@ class Relabeller:
         """U_psi(T) for the trials at `slots` and every training task, `(n, P)`."""
         rows = []
         for chunk in slots.split(self._chunk(replay, inference, learner)):
-            rewards = self.hindsight.rewards(replay.data["outcome"][chunk])
+            rewards = self._rewards(chunk, replay)
             belief = self._beliefs(chunk, rewards, replay, inference, learner)
             rows.append(utility(learner, belief, start, generator))
         return torch.cat(rows)
@@ -203,9 +221,14 @@ class Relabeller:
         """Returns of the trials at `slots` under every task, `(n, P)`."""
         returns = []
         for chunk in slots.split(max(1, CHUNK_BYTES // (4 * len(self.hindsight.tasks) * replay.steps))):
-            rewards = self.hindsight.rewards(replay.data["outcome"][chunk]) * replay.lived(chunk).unsqueeze(1)
-            returns.append(rewards.sum(-1))
+            returns.append((self._rewards(chunk, replay) * replay.lived(chunk).unsqueeze(1)).sum(-1))
         return torch.cat(returns)
+
+    def _rewards(self, slots: Tensor, replay: TrialReplay) -> Tensor:
+        """Rewards of the trials at `slots` under every task that they might have begun with, `(n, P, steps)`."""
+        data = replay.data
+        changes = (data["task_sequence"][slots], data["task_index"][slots]) if "task_sequence" in data else ()
+        return self.hindsight.rewards(data["outcome"][slots], *changes)
 
     def starts(self, replay: TrialReplay, generator: torch.Generator) -> Tensor:
         """Start observations of every task, drawn from the trials stored under it, `(P, U, observation_dim)`."""
@@ -255,3 +278,13 @@ class Relabeller:
 
 def _log_mean_exp(values: Tensor, dim: int) -> Tensor:
     return torch.logsumexp(values, dim) - math.log(values.shape[dim])
+
+
+def _show(copies: dict[str, Tensor], in_force: Tensor) -> None:
+    """Write the tasks in force `(n, 1 or steps, task_dim)` to where observations show them: each step's own, then the next step's."""
+    dim, steps = in_force.shape[-1], copies["reward"].shape[1]
+    here = in_force.expand(-1, steps, -1)
+    following = torch.cat([here[:, 1:], here[:, -1:]], 1)
+    going_on = torch.cat([copies["episode"][:, 1:] == copies["episode"][:, :-1], copies["episode"][:, -1:] < 0], 1)
+    copies["observation"][..., -dim:] = here
+    copies["next_observation"][..., -dim:] = torch.where(going_on.unsqueeze(-1), following, here)

@@ -89,7 +89,8 @@ class Statistics:
 class TrialReplay:
     """Ring buffer of `capacity` trials of up to `steps` steps.
 
-    `held_out` trials validate task inference; a relabelled copy (`copy`) lies on its original's side.
+    `held_out` trials validate task inference; a relabelled copy (`copy`) lies on its original's side. Where tasks change inside
+    episodes, `data` also holds `task_sequence`, the task in force at each step.
     """
 
     def __init__(self, problem: Problem, capacity: int, belief_dim: int, device: torch.device) -> None:
@@ -111,6 +112,8 @@ class TrialReplay:
             "held_out": ((), torch.bool),
             "copy": ((), torch.bool),
         }
+        if problem.tasks_change:
+            shapes["task_sequence"] = ((self.steps,), torch.int64)
         self.data = {name: torch.zeros((capacity, *shape), dtype=kind, device=device) for name, (shape, kind) in shapes.items()}
         self.belief = torch.zeros((capacity, self.steps + 1, belief_dim), device=device)
         self.statistics = Statistics(problem.observation_dim, problem.action_dim, device)
@@ -121,7 +124,7 @@ class TrialReplay:
         self._sides: dict[bool, tuple[Tensor, Tensor]] = {}
 
     def add(self, trials: dict[str, Tensor]) -> Tensor:
-        """Store trials (keys of `SHARD_KEYS`, leading dimension = trials); returns the slots they went to."""
+        """Store trials (keys of `data`, leading dimension = trials); returns the slots they went to."""
         count = trials["length"].shape[0]
         if count > self.capacity:
             raise ValueError(f"{count} trials at once do not fit schedule.replay_trials = {self.capacity}")
@@ -248,10 +251,10 @@ class TrialReplay:
 
     def shard(self, slots: Tensor) -> dict[str, np.ndarray]:
         """The stored trials at `slots`, for the append-only record that a resumed run reads back."""
-        return {name: self.data[name][slots].cpu().numpy() for name in SHARD_KEYS}
+        return {name: self.data[name][slots].cpu().numpy() for name in self.data}
 
     def add_shard(self, shard: dict[str, np.ndarray]) -> None:
         """Store a shard's trials again (statistics are restored from the checkpoint, not from here)."""
-        trials = {name: torch.as_tensor(shard[name], device=self.device) for name in SHARD_KEYS}
+        trials = {name: torch.as_tensor(shard[name], device=self.device) for name in self.data}
         for part in range(0, len(shard["length"]), self.capacity):  # originals and copies may exceed the ring together
             self.add({name: value[part : part + self.capacity] for name, value in trials.items()})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from dmrlad_bench.agents.interface import Problem, Transition
@@ -31,3 +33,23 @@ class RandomAgent:
     def fork(self, seed: np.random.SeedSequence) -> RandomAgent:
         """A random agent with a generator of its own."""
         return RandomAgent(self.problem, seed)
+
+
+class ScriptedAgent:
+    """Acts by a given function of the observation, in which the task is shown."""
+
+    task_observable = True
+
+    def __init__(self, policy: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Args: `policy`, observations `(num_envs, observation_dim)` -> actions `(num_envs, action_dim)`; it must hold no state."""
+        self.policy = policy
+
+    def begin_trial(self, num_envs: int) -> None:
+        """Nothing is remembered."""
+
+    def act(self, observation: np.ndarray, deterministic: bool) -> np.ndarray:
+        """The policy's actions, `(num_envs, action_dim)`; it has no noise to leave out."""
+        return self.policy(observation)
+
+    def observe(self, transition: Transition) -> None:
+        """Nothing is learnt from what happens."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 import tomllib
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
-from dmrlad_bench.cards.agent_config import OWN_SECTIONS, AgentConfig
+from dmrlad_bench.cards.agent_config import OWN_SECTIONS, AgentConfig, Algorithm
 from dmrlad_bench.cards.external import EXTERNAL, SCHEDULED_AS, applicable, card_content
 from dmrlad_bench.cards.reading import CardError, CardModel, nearest, read_toml, register_folder, validate
 
@@ -26,7 +26,7 @@ class AgentCard(CardModel):
     name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
     description: str
     extends: str | None = None
-    algorithm: Literal["cemrl", "pearl", "rl2", "random", "external"] | None = None
+    algorithm: Algorithm | None = None
     import_path: str | None = None
     task_observable: bool | None = None
     inference: dict[str, Any] = {}

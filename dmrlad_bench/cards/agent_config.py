@@ -10,6 +10,7 @@ from dmrlad_bench.cards.agent_sections import ActorCritic, Exploration, Inferenc
 from dmrlad_bench.cards.external import EXTERNAL, applicable, check_import_path, given, inapplicable_key
 from dmrlad_bench.cards.reading import CardModel, digest
 
+Algorithm = Literal["cemrl", "pearl", "rl2", "random", "scripted", "external"]
 OWN_SECTIONS = {"pearl": "pearl", "rl2": "recurrent"}  # algorithm -> the section that it alone has
 NOT_READ_BY_PEARL: tuple[tuple[str, str, Any], ...] = (  # section, key, the only value that says so
     ("actor_critic", "belief_input", "mean"),
@@ -35,7 +36,7 @@ class AgentConfig(CardModel):
     """Everything about an agent, resolved for one family and one budget."""
 
     name: str
-    algorithm: Literal["cemrl", "pearl", "rl2", "random", "external"] = Field(description="the class that the parts below are composed by")
+    algorithm: Algorithm = Field(description="the class that the parts below are composed by")
     import_path: str | None = Field(default=None, description="package.module:Class; only where algorithm = 'external'")
     task_observable: bool = Field(default=False, description="the task is appended to the observation (the oracle's view)")
     description: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,27 +12,62 @@ from dmrlad_bench.cards.reading import CardError, CardModel, digest, nearest, re
 
 NAMESPACE = "DMRLAD"
 UNHASHED = {"description", "source", "reference"}
+# Keys that came after the first published cards, by section ("" is the card itself): left out of the digest of cards that keep
+# their defaults, so that a new key never changes the digest of a card that does not use it.
+LATER_KEYS: dict[str, tuple[str, ...]] = {
+    "": ("terminates", "changes"),
+    "goal": ("region", "norm", "variants", "box", "scaled"),
+    "reward": ("alive_bonus", "contact_cost", "error_weight"),
+    "tasks": ("same_tasks",),
+}
 Task = tuple[float, ...]
 
 
-class Goal(CardModel):
-    """The kind of goal and the range that tasks were drawn from (m/s for velocities, rad on the circle for planar goals)."""
+Quantity = Literal["velocity", "direction", "position", "flip", "jump"]
 
-    kind: Literal["velocity", "planar_goal"]
+
+class Variant(CardModel):
+    """One kind of task of a multi-task family; a task is (number of the variant, value)."""
+
+    name: str = Field(pattern=r"^[a-z_]+$")
+    base_class: int = Field(ge=0, description="label of the base class, which `inference.class_labels` learns from")
+    quantity: Quantity
+    low: float
+    high: float
+    radius: float | None = Field(default=None, description="in place of the reward's radius")
+    relative: bool = Field(default=False, description="err is divided by |value|")
+
+
+class Goal(CardModel):
+    """The kind of goal and the range that tasks were drawn from.
+
+    m/s for velocities, m for positions, -1 and 1 for directions, rad on the circle for planar goals; for multi-task families
+    the smallest and the largest value of all variants; exponents of the multipliers for physics.
+    """
+
+    kind: Literal["velocity", "position", "direction", "planar_goal", "multi_task", "hand_goal", "object_goal", "meta_world", "physics"]
     low: float
     high: float
     radius: float | None = Field(default=None, gt=0, description="planar goals: distance of the goals from the origin, m")
+    region: Literal["circle", "disc"] = Field(default="circle", description="planar goals: on the circle of `radius`, or anywhere in it")
+    norm: Literal["l2", "l1"] = Field(default="l2", description="planar goals: Euclidean distance, or the sum over both axes")
+    variants: tuple[Variant, ...] = Field(default=(), description="multi-task families: the kinds of tasks")
+    box: tuple[tuple[float, float], ...] = Field(default=(), description="goals in space: lowest and highest x, y and z, m")
+    scaled: tuple[Literal["mass", "inertia", "friction", "damping"], ...] = Field(default=(), description="physics: what tasks multiply")
 
 
 class Reward(CardModel):
     """Reward terms; `err` is the distance between what was done and what was asked."""
 
     kind: Literal["sparse", "dense"]
-    radius: float = Field(gt=0, description="the sparse reward's and the success rule's radius")
+    radius: float = Field(description="the sparse reward's and the success rule's radius; positive but for directions")
     inside: float = Field(description="sparse: reward inside the radius is `inside - err`")
     outside: float = Field(description="sparse: reward outside the radius, the same number for every task")
     sparse_control_cost: float = Field(default=0.0, ge=0, description="weight of sum(action^2) in the sparse reward")
     dense_control_cost: float = Field(default=0.0, ge=0, description="weight of sum(action^2) in the dense reward")
+    alive_bonus: float = Field(default=0.0, ge=0, description="added at every step, in both forms")
+    contact_cost: float = Field(default=0.0, ge=0, description="weight of sum(clip(contact forces, -1, 1)^2), in both forms")
+    error_weight: float = Field(default=1.0, ge=0, description="sparse: reward inside the radius is `inside - error_weight * err`")
 
 
 class Tasks(CardModel):
@@ -41,18 +76,27 @@ class Tasks(CardModel):
     train: tuple[Task, ...] = Field(min_length=1)
     test: tuple[Task, ...] = Field(min_length=1)
     ood: tuple[Task, ...] = ()
+    same_tasks: bool = Field(default=False, description="test repeats training tasks, by definition: there are two directions only")
 
     @model_validator(mode="after")
     def _disjoint(self) -> Tasks:
         seen: dict[Task, str] = {}
         for split in ("train", "test", "ood"):
             for task in getattr(self, split):
-                if task in seen:
+                if task in seen and not self.same_tasks:
                     raise ValueError(f"task {list(task)} of {split!r} is also in {seen[task]!r}; splits must be disjoint, tasks distinct")
                 seen[task] = split
         if len({len(task) for task in seen}) > 1:
             raise ValueError("all tasks must have the same number of entries")
         return self
+
+
+class Changes(CardModel):
+    """When the task changes inside an episode: after `every` to `every + spread` m or steps, uniformly drawn each time."""
+
+    kind: Literal["place", "time"] = Field(description="by distance from where the task began (m), or by steps")
+    every: float = Field(gt=0, description="shortest distance (m) or number of steps that a task lasts")
+    spread: float = Field(default=0.0, ge=0, description="how much longer it may last")
 
 
 class Reference(CardModel):
@@ -77,12 +121,14 @@ class FamilyCard(CardModel):
     source: str
     body: str
     horizon: int = Field(ge=1, description="steps until truncation")
-    observation_extras: tuple[Literal["x_position"], ...] = ()
+    observation_extras: tuple[Literal["x_position", "planar_position"], ...] = ()
     goal: Goal
     reward: Reward
     success: Literal["any", "final", "fraction"]
     reconstruction_dims: int = Field(ge=0, description="how many leading observation entries task inference reconstructs")
     episodes_per_trial: Annotated[int, Field(ge=1)] = 1
+    terminates: bool = Field(default=True, description="whether an episode ends where the body says so, as when it fell")
+    changes: Changes | None = Field(default=None, description="non-stationary families: when the task changes inside an episode")
     tasks: Tasks
     reference: Reference | None = None
 
@@ -94,7 +140,13 @@ class FamilyCard(CardModel):
     @property
     def digest(self) -> str:
         """SHA-256 of everything on the card that changes results."""
-        return digest(self, exclude=UNHASHED)
+        unhashed: dict[str, Any] = dict.fromkeys(UNHASHED, True)
+        for section, keys in LATER_KEYS.items():
+            owner = getattr(self, section) if section else self
+            if owner is not None:
+                unused = {key: True for key in keys if getattr(owner, key) == type(owner).model_fields[key].default}
+                unhashed.update(unused if not section else {section: unused} if unused else {})
+        return digest(self, exclude=unhashed)
 
 
 @lru_cache(maxsize=1)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+LONGEST_SHOWN = 200
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -77,7 +78,9 @@ def _describe(model: type[BaseModel], fault: Any) -> str:
     if fault["type"] == "missing":
         return f"key {key!r} is missing"
     message = fault["msg"].removeprefix("Value error, ")
-    return f"{f'key {key!r}: ' if key else ''}{message}" + (f", got {fault['input']!r}" if key else "")
+    given = repr(fault["input"])
+    shown = f", got {given}" if key and len(given) <= LONGEST_SHOWN else ""  # a whole list of tasks says nothing more
+    return f"{f'key {key!r}: ' if key else ''}{message}{shown}"
 
 
 def _model_at(model: type[BaseModel], location: list[Any]) -> type[BaseModel] | None:
@@ -97,7 +100,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def digest(content: BaseModel, exclude: set[str] | None = None) -> str:
-    """SHA-256 of a model's canonical JSON (sorted keys, no spaces), without the keys in `exclude`."""
+def digest(content: BaseModel, exclude: set[str] | dict[str, Any] | None = None) -> str:
+    """SHA-256 of a model's canonical JSON (sorted keys, no spaces), without the keys in `exclude` (pydantic's form)."""
     canonical = json.dumps(content.model_dump(mode="json", exclude=exclude), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -103,7 +103,7 @@ def evaluate(
     from dmrlad_bench.harness.run import Run
 
     config = Run(run_folder).config
-    if config.agent.import_path is not None:
+    if config.agent.import_path is not None or ":" in config.family.body:
         import_from_here()
     from dmrlad_bench.harness.api import evaluate as score
     from dmrlad_bench.reports.tables import scores_table
@@ -121,6 +121,8 @@ def _check_names(agents_given: list[str], envs_given: list[str], budget: str) ->
     """Refuse bad names before the imports that training needs."""
     for entry in envs_given:
         card = load_family(entry)
+        if ":" in card.body:
+            import_from_here()
         for agent in agents_given:
             if resolve_agent(load_agent(agent), card.name, budget).import_path is not None:
                 import_from_here()

@@ -7,6 +7,7 @@ two agree to the last bit.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,8 +15,16 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 
+from dmrlad_bench.envs.physics import ScaledModels
+
 STEP_OF_THE_POINT = 0.1  # m per step and axis at full action
 RESET_NOISE = 0.1  # HalfCheetah-v5's reset_noise_scale
+
+PICTURE_OF_THE_POINT = """<mujoco><worldbody><light pos="0 0 4" dir="0 0 -1" directional="true"/>
+<camera name="above" pos="0 0 4"/><geom type="plane" size="3 3 0.1" rgba="0.85 0.87 0.9 1"/>
+<body pos="0 0 0.05"><joint type="slide" axis="1 0 0"/><joint type="slide" axis="0 1 0"/>
+<geom type="sphere" size="0.05" rgba="0.1 0.2 0.8 1"/>
+</body></worldbody></mujoco>"""
 
 
 class Body(ABC):
@@ -25,11 +34,17 @@ class Body(ABC):
         action_dim: entries of an action; actions lie in [-1, 1].
         measures: what goal kinds may ask of the body.
         extras: observation extras that a card may ask for.
+        camera: camera of the model that pictures are taken with.
+        place_dim: entries of `place`; 0 where the body has none, so that tasks cannot change by place.
+        widest: how many should at most run side by side; None where any number may.
     """
 
     action_dim: ClassVar[int]
     measures: ClassVar[tuple[str, ...]]
     extras: ClassVar[tuple[str, ...]] = ()
+    place_dim: ClassVar[int] = 0
+    camera: ClassVar[str] = "track"
+    widest: ClassVar[int | None] = None
 
     def __init__(self, observation_extras: tuple[str, ...] = (), threads: int = 1) -> None:
         """Args: `observation_extras`, out of `extras`; `threads`, native threads a step may use."""
@@ -57,9 +72,17 @@ class Body(ABC):
     def measure(self, name: str, state: np.ndarray, next_state: np.ndarray) -> np.ndarray:
         """Measure one of `measures` over a step, `(n, entries)`."""
 
+    def place(self, state: np.ndarray) -> np.ndarray:
+        """Where the body is, `(n, place_dim)` m."""
+        return np.zeros((len(state), 0))
+
     def terminated(self, state: np.ndarray) -> np.ndarray:
         """Which states end the episode, `(n,)` bool."""
         return np.zeros(len(state), dtype=bool)
+
+    def drawing(self, state: np.ndarray) -> tuple[Any, np.ndarray]:
+        """The MuJoCo model and qpos that show a state `(state_dim,)`; bodies without it cannot be rendered."""
+        raise NotImplementedError
 
     def close(self) -> None:  # noqa: B027 (most bodies hold nothing)
         """Give threads and memory back; a later step takes them again."""
@@ -70,6 +93,8 @@ class Point(Body):
 
     action_dim = 2
     measures = ("planar_position",)
+    camera = "above"
+    _picture: Any = None  # the model that shows it, compiled for the first picture
 
     @classmethod
     def observation_dim(cls, observation_extras: tuple[str, ...] = ()) -> int:
@@ -87,6 +112,11 @@ class Point(Body):
     def measure(self, name: str, state: np.ndarray, next_state: np.ndarray) -> np.ndarray:
         return next_state
 
+    def drawing(self, state: np.ndarray) -> tuple[Any, np.ndarray]:
+        if self._picture is None:
+            self._picture = import_module("mujoco").MjModel.from_xml_string(PICTURE_OF_THE_POINT)
+        return self._picture, state
+
 
 class MujocoBody(Body):
     """A MuJoCo model stepped by `mujoco.rollout`, whose threads live as long as the body.
@@ -99,6 +129,7 @@ class MujocoBody(Body):
         frame_skip: simulator steps per environment step.
         step_duration: s per environment step.
         positions, velocities: sizes of qpos and qvel.
+        physics_sizes: multipliers that each parameter takes where a task scales it, as `ScaledModels` tells; empty where none may.
     """
 
     model_file: ClassVar[str]
@@ -106,10 +137,13 @@ class MujocoBody(Body):
     step_duration: ClassVar[float]
     positions: ClassVar[int]
     velocities: ClassVar[int]
+    physics_sizes: ClassVar[dict[str, int]] = {}
+    place_dim = 1
 
     def __init__(self, observation_extras: tuple[str, ...] = (), threads: int = 1) -> None:
         super().__init__(observation_extras, threads)
         self._simulator: _Simulator | None = None
+        self._scaled: ScaledModels | None = None
 
     @property
     def simulator(self) -> _Simulator:
@@ -121,6 +155,18 @@ class MujocoBody(Body):
     def step(self, state: np.ndarray, action: np.ndarray) -> np.ndarray:
         return self.simulator.step(state, action)
 
+    def step_scaled(self, state: np.ndarray, action: np.ndarray, scaled: Sequence[str], tasks: np.ndarray) -> np.ndarray:
+        """As `step`, each row with the physics of its task `(n, task_dim)`: multipliers of the parameters `scaled`."""
+        if self._scaled is None:
+            self._scaled = ScaledModels(self.simulator.model, scaled)
+        return self.simulator.step(state, action, self._scaled.of(tasks))
+
+    def place(self, state: np.ndarray) -> np.ndarray:
+        return self.positions_of(state)[..., : self.place_dim]
+
+    def drawing(self, state: np.ndarray) -> tuple[Any, np.ndarray]:
+        return self.simulator.model, self.positions_of(state)
+
     def positions_of(self, state: np.ndarray) -> np.ndarray:
         """qpos of states, `(n, positions)`."""
         return state[..., 1 : 1 + self.positions]
@@ -128,10 +174,10 @@ class MujocoBody(Body):
     def close(self) -> None:
         if self._simulator is not None:
             self._simulator.close()
-            self._simulator = None
+            self._simulator = self._scaled = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_simulator": None}  # threads cannot be pickled or copied; the copy opens its own
+        return {**self.__dict__, "_simulator": None, "_scaled": None}  # threads cannot be pickled or copied; the copy opens its own
 
 
 class HalfCheetah(MujocoBody):
@@ -146,7 +192,8 @@ class HalfCheetah(MujocoBody):
     positions = 9
     velocities = 9
     action_dim = 6
-    measures = ("forward_velocity",)
+    physics_sizes = {"mass": 7, "inertia": 7, "friction": 9, "damping": 6}
+    measures = ("forward_velocity", "x_position", "root_motion")
     extras = ("x_position",)
 
     @classmethod
@@ -163,6 +210,11 @@ class HalfCheetah(MujocoBody):
         return state[..., hidden:].copy()
 
     def measure(self, name: str, state: np.ndarray, next_state: np.ndarray) -> np.ndarray:
+        if name == "x_position":
+            return self.positions_of(next_state)[..., :1]
+        if name == "root_motion":  # x position, mean velocities along x and z and of the pitch
+            travelled = self.positions_of(next_state)[..., :3] - self.positions_of(state)[..., :3]
+            return np.concatenate((self.positions_of(next_state)[..., :1], travelled / self.step_duration), axis=-1)
         return (self.positions_of(next_state)[..., :1] - self.positions_of(state)[..., :1]) / self.step_duration
 
 
@@ -182,14 +234,14 @@ class _Simulator:
         self._actions = np.empty((0, frame_skip, self.model.nu))
         self._states = np.empty((0, frame_skip, 0))
 
-    def step(self, state: np.ndarray, action: np.ndarray) -> np.ndarray:
+    def step(self, state: np.ndarray, action: np.ndarray, models: list[Any] | None = None) -> np.ndarray:
         if len(state) != len(self._models):
             self._models = [self.model] * len(state)
             self._actions = np.empty((len(state), self._frame_skip, self.model.nu))
             self._states = np.empty((len(state), self._frame_skip, state.shape[1]))
         self._actions[:] = action[:, None]
         self._rollout.rollout(
-            self._models,
+            self._models if models is None else models,
             self._data,
             np.ascontiguousarray(state),
             self._actions,
@@ -202,6 +254,3 @@ class _Simulator:
 
     def close(self) -> None:
         self._rollout.close()
-
-
-BODIES: dict[str, type[Body]] = {"point": Point, "half_cheetah": HalfCheetah}

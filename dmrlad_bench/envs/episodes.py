@@ -9,6 +9,8 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from dmrlad_bench.cards import CardError, nearest
+from dmrlad_bench.envs.bodies import Body, MujocoBody
+from dmrlad_bench.envs.changes import TaskChanges
 from dmrlad_bench.envs.family import TaskFamily
 
 
@@ -41,6 +43,8 @@ class Episodes:
         self._body = family.make_body(threads)
         self._choices = family.tasks(split).astype(np.float32)
         self._fixed = None if task is None else self.chosen_task(task)
+        changes = family.card.changes
+        self._changes = None if changes is None else TaskChanges(changes, rows, family.horizon, self._choices)
         self._states: np.ndarray | None = None
         self.tasks = np.zeros((rows, family.task_dim), np.float32)
         self._elapsed = np.zeros(rows, dtype=np.int64)
@@ -72,7 +76,10 @@ class Episodes:
             return self._choices[int(entries)]
         value = np.atleast_1d(entries)
         if not np.issubdtype(value.dtype, np.floating) or value.shape != (family.task_dim,) or not np.isfinite(value).all():
-            raise CardError(f"{family.id}: task {task!r} is not valid; accepted: {accepted}")
+            raise CardError(f"{family.id}: task {' '.join(repr(task).split())} is not valid; accepted: {accepted}")
+        if family.scaled and not (value > 0).all():
+            raise CardError(f"{family.id}: task {' '.join(repr(task).split())} is not valid; accepted: {accepted}, all above 0")
+        family.check_task(value)
         return value.astype(np.float32)
 
     def reset(self, row: int, generator: np.random.Generator, task: Any = None) -> None:
@@ -81,14 +88,17 @@ class Episodes:
         The task draw always takes one number from the generator, so that the initial state depends on the seed alone,
         not on the split or on who chose the task.
         """
-        drawn = self._choices[int(generator.random() * len(self._choices))]
+        number = int(generator.random() * len(self._choices))
         chosen = self.chosen_task(task) if task is not None else self._fixed
         state = self._body.initial_state(generator)
         if self._states is None:
             self._states = np.zeros((len(self.tasks), len(state)))
         self._states[row] = state
-        self.tasks[row] = drawn if chosen is None else chosen
+        self.tasks[row] = self._choices[number] if chosen is None else chosen
         self._elapsed[row] = 0
+        if self._changes is not None:
+            same = np.flatnonzero((self._choices == self.tasks[row]).all(axis=1))
+            self._changes.begin(row, generator, int(same[0]) if len(same) else number, self._progress()[row])
 
     def observe(self) -> np.ndarray:
         """Observations of all rows, `(rows, observation_dim)` float64."""
@@ -107,13 +117,13 @@ class Episodes:
             accepted = f"{family.action_dim} finite numbers for each of {len(state)} environment(s)"
             raise CardError(f"{family.id}: action of shape {action.shape} is not valid; accepted: {accepted}")
         action = np.clip(action, -1.0, 1.0)
-        next_state = self._body.step(state, action)
+        next_state = self._next_state(state, action)
         self._elapsed += 1
         if held is not None and held.any():
             next_state[held] = state[held]
             self._elapsed[held] -= 1
-        measured = self._body.measure(family.measure, state, next_state)
-        outcome = np.concatenate((measured, np.square(action).sum(axis=1, keepdims=True)), axis=1).astype(np.float32)
+        measured = [self._body.measure(name, state, next_state) for name in family.measures]
+        outcome = np.concatenate((*measured, np.square(action).sum(axis=1, keepdims=True)), axis=1).astype(np.float32)
         self._states = next_state
         judged = family.judge(outcome, self.tasks)
         info = {
@@ -123,8 +133,30 @@ class Episodes:
             "dense_reward": judged.dense_reward.astype(np.float64),
             "sparse_reward": judged.sparse_reward.astype(np.float64),
         }
-        reward, terminated = judged.reward.astype(np.float64), self._body.terminated(next_state)
+        if self._changes is not None:
+            self.tasks = self._changes.after_step(self.tasks, self._progress(), held)
+        reward, terminated = judged.reward.astype(np.float64), self._body.terminated(next_state) & family.card.terminates
         return Step(self.observe(), reward, terminated, self._elapsed >= self._horizon, info)
+
+    def _next_state(self, state: np.ndarray, action: np.ndarray) -> np.ndarray:
+        if not self.family.scaled:
+            return self._body.step(state, action)
+        assert isinstance(self._body, MujocoBody), "checked when the family was made"
+        return self._body.step_scaled(state, action, self.family.scaled, self.tasks)
+
+    def _progress(self) -> np.ndarray:
+        """What decides when tasks change, `(rows, entries)`: where the bodies are in m, or the steps lived."""
+        assert self._changes is not None
+        return self._body.place(self._state) if self._changes.by_place else self._elapsed[:, None].astype(np.float64)
+
+    @property
+    def body(self) -> Body:
+        """The body that steps."""
+        return self._body
+
+    def state(self, row: int) -> np.ndarray:
+        """The physics state of one row, `(state_dim,)`."""
+        return self._state[row]
 
     @property
     def started(self) -> bool:
@@ -150,6 +182,6 @@ def check_options(options: dict[str, Any] | None, accepted: tuple[str, ...], whe
 
 
 def check_render_mode(render_mode: str | None, where: str) -> None:
-    """Families are not rendered yet: anything but None raises `CardError`."""
+    """Environments side by side are not rendered: anything but None raises `CardError`."""
     if render_mode is not None:
         raise CardError(f"{where}: render_mode {render_mode!r} is not supported; accepted: None")

@@ -10,13 +10,18 @@ from array_api_compat import array_namespace
 from gymnasium.spaces import Box
 
 from dmrlad_bench.cards import CardError, FamilyCard, load_family, nearest
-from dmrlad_bench.envs.bodies import BODIES, Body
-from dmrlad_bench.envs.goals import GOAL_KINDS, effort
+from dmrlad_bench.envs.bodies import Body
+from dmrlad_bench.envs.body_kinds import body_of
+from dmrlad_bench.envs.goals import GOAL_KINDS, contact, effort
+from dmrlad_bench.envs.metaworld import scene_labels
+from dmrlad_bench.envs.multi_task import check_task, check_variants, is_direction, task_classes
+from dmrlad_bench.envs.physics import BASES, exponents, task_size
 
 if TYPE_CHECKING:
     from dmrlad_bench.envs.vector import DMRLADVectorEnv
 
 SPLITS = ("train", "test", "ood")
+ROUNDING = 2e-3  # of exponents, whose multipliers are frozen to four decimals
 
 
 class Judgement(NamedTuple):
@@ -41,24 +46,59 @@ class TaskFamily:
     def __init__(self, card: FamilyCard) -> None:
         """Raises `CardError` where the card's parts do not fit together."""
         self.card = card
-        self._body = _body_of(card)
+        self._body = body_of(card)
         self._goal = GOAL_KINDS[card.goal.kind]
         self.observation_dim = self._body.observation_dim(card.observation_extras)
         self.action_dim = self._body.action_dim
-        self.task_dim = self._goal.task_dim
-        self.outcome_dim = self._goal.outcome_dim
+        self._check_physics()
+        self.task_dim = task_size(card.goal.scaled, self._physics_sizes) if self.scaled else self._goal.task_dim
+        self.outcome_dim = self._goal.outcome_dim + (card.reward.contact_cost > 0)
         self._check()
         self.observation_space = Box(-np.inf, np.inf, (self.observation_dim,), np.float64)
         self.action_space = Box(-1.0, 1.0, (self.action_dim,), np.float32)
+
+    def _check_physics(self) -> None:
+        card = self.card
+        if self._goal.in_range is None and not card.goal.scaled:
+            raise CardError(f"{card.id}: key 'goal.scaled' is missing; goal kind 'physics' needs at least one of {', '.join(BASES)}")
+        if card.goal.scaled and (self._goal.in_range is not None or len(set(card.goal.scaled)) < len(card.goal.scaled)):
+            raise CardError(f"{card.id}: key 'goal.scaled': only goal kind 'physics' reads it, each parameter once")
+        if card.goal.scaled and not self._physics_sizes:
+            raise CardError(f"{card.id}: key 'goal.kind': the physics of body {card.body!r} cannot be scaled")
+        if card.changes is not None and card.goal.kind == "multi_task":
+            raise CardError(f"{card.id}: key 'changes': tasks of kind 'multi_task' cannot change inside an episode")
+        if card.changes is not None and card.changes.kind == "place" and not self._body.place_dim:
+            raise CardError(f"{card.id}: key 'changes.kind': body {card.body!r} has no place; accepted: time")
+
+    def _in_range(self, tasks: np.ndarray) -> np.ndarray:
+        """Which of `(tasks, task_dim)` tasks lie in the card's range, `(tasks,)` bool."""
+        goal = self.card.goal
+        if self._goal.in_range is not None:
+            return self._goal.in_range(tasks, goal)
+        power = exponents(tasks, goal.scaled, self._physics_sizes)
+        return np.asarray(((power >= goal.low - ROUNDING) & (power <= goal.high + ROUNDING)).all(axis=1))
+
+    @property
+    def _physics_sizes(self) -> dict[str, int]:
+        return getattr(self._body, "physics_sizes", {})
 
     def _check(self) -> None:
         card, goal = self.card, self._goal
         if goal.measure not in self._body.measures:
             raise CardError(f"{card.id}: key 'goal.kind': body {card.body!r} has no {goal.measure!r}, which {card.goal.kind!r} needs")
+        if card.reward.contact_cost > 0 and "contact" not in self._body.measures:
+            raise CardError(f"{card.id}: key 'reward.contact_cost': body {card.body!r} has no 'contact'; accepted: 0")
+        if card.reward.radius <= 0 and card.goal.kind not in ("direction", "physics"):
+            raise CardError(f"{card.id}: key 'reward.radius': must be above 0 for goal kind {card.goal.kind!r}, got {card.reward.radius}")
         if goal.on_circle and card.goal.radius is None:
             raise CardError(f"{card.id}: key 'goal.radius' is missing; goal kind {card.goal.kind!r} needs it")
         if not goal.on_circle and card.goal.radius is not None:
             raise CardError(f"{card.id}: key 'goal.radius': goal kind {card.goal.kind!r} has no radius, got {card.goal.radius}")
+        if goal.in_space and (len(card.goal.box) != self.task_dim or any(low >= high for low, high in card.goal.box)):
+            given = [list(axis) for axis in card.goal.box]
+            raise CardError(f"{card.id}: key 'goal.box': expected {self.task_dim} pairs [lowest, highest], one an axis, got {given}")
+        if not goal.in_space and card.goal.box:
+            raise CardError(f"{card.id}: key 'goal.box': goal kind {card.goal.kind!r} has no box")
         if card.goal.low >= card.goal.high:
             raise CardError(f"{card.id}: key 'goal.low': must be below 'goal.high' ({card.goal.high}), got {card.goal.low}")
         if card.reconstruction_dims > self.observation_dim:
@@ -69,11 +109,30 @@ class TaskFamily:
             if len(tasks[0]) != self.task_dim:
                 needed = f"goal kind {card.goal.kind!r} needs {self.task_dim} entries a task"
                 raise CardError(f"{card.id}: key 'tasks.{split}': {needed}, got {list(tasks[0])}")
-            inside = goal.in_range(np.array(tasks), card.goal)
+        self._check_goal_keys()
+        for split in self.splits:
+            tasks = getattr(card.tasks, split)
+            inside = self._in_range(np.array(tasks))
             wrong = np.flatnonzero(inside if split == "ood" else ~inside)
             if len(wrong):
                 place = "inside" if split == "ood" else "outside"
                 raise CardError(f"{card.id}: key 'tasks.{split}': task {list(tasks[wrong[0]])} lies {place} the range of 'goal'")
+
+    def _check_goal_keys(self) -> None:
+        """Raises `CardError` for keys that only other goal kinds read, variants that do not fit, and tasks that must not repeat."""
+        card, goal = self.card, self.card.goal
+        for key, kind, default in (("region", "planar_goal", "circle"), ("norm", "planar_goal", "l2"), ("variants", "multi_task", ())):
+            if getattr(goal, key) != default and goal.kind != kind:
+                raise CardError(f"{card.id}: key 'goal.{key}': only goal kind {kind!r} reads it, got kind {goal.kind!r}")
+        if goal.kind == "multi_task":
+            check_variants(card)
+        if not card.tasks.same_tasks:
+            return
+        tasks = np.concatenate([self.tasks(split) for split in self.splits])
+        may = is_direction(tasks, goal) if goal.kind == "multi_task" else np.full(len(tasks), goal.kind == "direction")
+        others = tasks[~may]
+        if not may.any() or len(np.unique(others, axis=0)) != len(others):
+            raise CardError(f"{card.id}: key 'tasks.same_tasks': only directions may stand in several splits or several times in one")
 
     @property
     def id(self) -> str:
@@ -106,14 +165,32 @@ class TaskFamily:
         return self.card.episodes_per_trial
 
     @property
-    def measure(self) -> str:
-        """What the body measures over a step for the outcome."""
-        return self._goal.measure
+    def measures(self) -> tuple[str, ...]:
+        """What the body measures over a step for the outcome; the effort follows."""
+        return (self._goal.measure, "contact") if self.card.reward.contact_cost > 0 else (self._goal.measure,)
 
     @property
     def relabelable(self) -> bool:
-        """Whether `reward` holds for trajectories lived under another task; here the task changes the reward only."""
-        return True
+        """Whether `reward` holds for trajectories lived under another task.
+
+        Not where a task is physics, which moved the body, nor in Meta-World's benchmarks, where it is a scene and where its objects start.
+        """
+        return self._goal.relabelable and not self.scaled
+
+    @property
+    def scaled(self) -> tuple[str, ...]:
+        """The parameters of the physics that a task multiplies, in this order; empty where a task changes the reward only."""
+        return self.card.goal.scaled
+
+    @property
+    def tasks_change(self) -> bool:
+        """Whether the task changes inside an episode; `info["task"]` is always the one in force."""
+        return self.card.changes is not None
+
+    @property
+    def widest(self) -> int | None:
+        """How many environments should at most run side by side; None where any number may."""
+        return self._body.widest
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -126,40 +203,68 @@ class TaskFamily:
             raise CardError(f"{self.id}: unknown split {split!r}{nearest(str(split), self.splits)}; accepted: {', '.join(self.splits)}")
         return np.array(getattr(self.card.tasks, split), dtype=np.float64)
 
+    def check_task(self, task: np.ndarray) -> None:
+        """Raises `CardError` where `(task_dim,)` numbers are no task of this goal kind, whatever the card's range."""
+        if self.card.goal.kind == "direction" and abs(task[0]) != 1:
+            raise CardError(f"{self.id}: task {task.tolist()} is no direction; accepted: [-1.0] and [1.0]")
+        if self.card.goal.kind == "multi_task":
+            check_task(task, self.card)
+
+    def task_classes(self, split: str) -> np.ndarray | None:
+        """Base class of each task of a split, `(tasks,)` int64; None where the family has none."""
+        tasks = self.tasks(split)
+        if self.card.goal.kind == "meta_world":
+            return scene_labels(tasks[:, 0], self.tasks("train")[:, 0])
+        return task_classes(tasks, self.card.goal) if self.card.goal.kind == "multi_task" else None
+
     def error(self, outcome: Any, task: Any) -> Any:
         """`err`, the distance between what was done and what was asked, `(...)`."""
-        return self._goal.error(outcome, task)
+        return self._goal.error(outcome, task, self.card.goal)
+
+    def radius(self, task: Any) -> Any:
+        """Radius of the sparse reward and of success in a task, a number or `(...)`."""
+        if self._goal.radius is None:
+            return self.card.reward.radius
+        return self._goal.radius(task, self.card.goal, self.card.reward.radius)
 
     def reward(self, outcome: Any, task: Any) -> Any:
         """The family's own reward, `(..., outcome_dim)`, `(..., task_dim)` -> `(...)`; NumPy or torch."""
         return self.sparse_reward(outcome, task) if self.card.reward.kind == "sparse" else self.dense_reward(outcome, task)
 
     def sparse_reward(self, outcome: Any, task: Any) -> Any:
-        """`inside - err` within the radius, else `outside`; minus the sparse control cost."""
-        return self._sparse(self.error(outcome, task), outcome)
+        """`inside - err` within the radius, else `outside`; minus the sparse control cost and the contact cost, plus the alive bonus."""
+        return self._sparse(self.error(outcome, task), outcome, task)
 
     def dense_reward(self, outcome: Any, task: Any) -> Any:
-        """`-err` minus the dense control cost."""
+        """`-err` minus the dense control cost and the contact cost, plus the alive bonus."""
         return self._dense(self.error(outcome, task), outcome)
 
     def success(self, outcome: Any, task: Any) -> Any:
         """Whether a step lies within the radius, `(...)` bool."""
-        return self.error(outcome, task) <= self.card.reward.radius
+        return self.error(outcome, task) <= self.radius(task)
 
     def judge(self, outcome: Any, task: Any) -> Judgement:
         """Reward, its two forms and success at once, as `step` needs them."""
         error = self.error(outcome, task)
-        sparse, dense = self._sparse(error, outcome), self._dense(error, outcome)
+        sparse, dense = self._sparse(error, outcome, task), self._dense(error, outcome)
         reward = sparse if self.card.reward.kind == "sparse" else dense
-        return Judgement(reward, sparse, dense, error <= self.card.reward.radius)
+        return Judgement(reward, sparse, dense, error <= self.radius(task))
 
-    def _sparse(self, error: Any, outcome: Any) -> Any:
+    def _sparse(self, error: Any, outcome: Any, task: Any) -> Any:
         xp, terms = array_namespace(error), self.card.reward
-        inside = error <= terms.radius
-        return xp.where(inside, terms.inside - error, xp.full_like(error, terms.outside)) - terms.sparse_control_cost * effort(outcome)
+        goal = xp.where(error <= self.radius(task), terms.inside - terms.error_weight * error, xp.full_like(error, terms.outside))
+        return self._general(goal - terms.sparse_control_cost * effort(outcome), outcome)
 
     def _dense(self, error: Any, outcome: Any) -> Any:
-        return -error - self.card.reward.dense_control_cost * effort(outcome)
+        reward = outcome[..., 0] + 0.0 * error if self._goal.given_reward else -error
+        return self._general(reward - self.card.reward.dense_control_cost * effort(outcome), outcome)
+
+    def _general(self, reward: Any, outcome: Any) -> Any:
+        """The reward with the terms that both forms have."""
+        terms = self.card.reward
+        if terms.contact_cost > 0:
+            reward = reward - terms.contact_cost * contact(outcome)
+        return reward + terms.alive_bonus if terms.alive_bonus > 0 else reward
 
     def episode_success(self, success_flags: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Success of whole episodes by the card's rule.
@@ -185,6 +290,8 @@ class TaskFamily:
 
     def make_body(self, threads: int = 1) -> Body:
         """The family's body, stepping with this many native threads."""
+        if self.card.reward.contact_cost > 0:
+            return self._body(self.card.observation_extras, threads, contact=True)  # pyright: ignore[reportCallIssue]
         return self._body(self.card.observation_extras, threads)
 
     def make_vec(
@@ -194,17 +301,6 @@ class TaskFamily:
         from dmrlad_bench.envs.vector import DMRLADVectorEnv  # that module imports this one
 
         return DMRLADVectorEnv(num_envs, self, split=split, task_observable=task_observable, threads=threads, autoreset_mode="Disabled")
-
-
-def _body_of(card: FamilyCard) -> type[Body]:
-    if card.body not in BODIES:
-        raise CardError(f"{card.id}: key 'body': unknown body {card.body!r}{nearest(card.body, BODIES)}; accepted: {', '.join(BODIES)}")
-    body = BODIES[card.body]
-    for extra in card.observation_extras:
-        if extra not in body.extras:
-            accepted = ", ".join(body.extras) or "none"
-            raise CardError(f"{card.id}: key 'observation_extras': body {card.body!r} has no {extra!r}; accepted: {accepted}")
-    return body
 
 
 def family(name: str | Path) -> TaskFamily:

@@ -9,9 +9,12 @@ import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
 
-from dmrlad_bench.envs.episodes import Episodes, check_options, check_render_mode
+from dmrlad_bench.envs.bodies import Body
+from dmrlad_bench.envs.episodes import check_options
 from dmrlad_bench.envs.family import TaskFamily
 from dmrlad_bench.envs.family import family as family_of
+from dmrlad_bench.envs.metaworld_episodes import episodes_of
+from dmrlad_bench.envs.rendering import MODES, Renderer, available_modes
 
 
 class DMRLADEnv(gymnasium.Env[np.ndarray, np.ndarray]):
@@ -19,13 +22,14 @@ class DMRLADEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     Each reset picks a task: `options={"task": index or value}` (integers are indices into the split, floats are values), else
     the constructor's `task`, else a uniform draw from the split. The task never shows in observations unless
-    `task_observable`, which appends it. Episodes are truncated after the family's horizon.
+    `task_observable`, which appends it. Where tasks change inside an episode, `info["task"]` is the one in force in the step lived,
+    and an observation shows the next step's. Episodes are truncated after the family's horizon.
 
     `info` at every step: `success` (bool), `outcome` and `task` (float32 vectors; `family.reward(outcome, task)` is the
     reward), `dense_reward`, `sparse_reward`. At reset: `task`.
     """
 
-    metadata: dict[str, Any] = {"render_modes": []}
+    metadata: dict[str, Any] = {"render_modes": list(MODES), "render_fps": 20}
 
     def __init__(
         self,
@@ -37,11 +41,13 @@ class DMRLADEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     ) -> None:
         """Raises `CardError` for an unknown family, split or render mode, or a task that is not valid."""
         self.family = family if isinstance(family, TaskFamily) else family_of(family)
-        check_render_mode(render_mode, self.family.id)
         self.render_mode = render_mode
-        self._episodes = Episodes(
+        self._episodes = episodes_of(self.family)(
             self.family, 1, split=split, task=task, task_observable=task_observable, threads=1, horizon=self.family.horizon
         )
+        self._renderer = None if render_mode is None else Renderer(self.family, self._episodes.body, render_mode)
+        drawn = type(self._episodes.body).drawing is not Body.drawing
+        self.metadata = {"render_modes": available_modes() if drawn else [], "render_fps": self.metadata["render_fps"]}
         self.observation_space = self._episodes.observation_space
         self.action_space = self.family.action_space
 
@@ -54,7 +60,10 @@ class DMRLADEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         chosen = check_options(options, ("task",), self.family.id)
         super().reset(seed=seed)
         self._episodes.reset(0, self.np_random, chosen.get("task"))
-        return self._episodes.observe()[0], {"task": self._episodes.tasks[0].copy()}
+        observation = self._episodes.observe()[0]
+        if self.render_mode == "human":
+            self.render()
+        return observation, {"task": self._episodes.tasks[0].copy()}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Take one step with `(action_dim,)` numbers, clipped to [-1, 1]; raises `CardError` for any other shape or NaN."""
@@ -68,8 +77,24 @@ class DMRLADEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             "dense_reward": float(step.info["dense_reward"][0]),
             "sparse_reward": float(step.info["sparse_reward"][0]),
         }
+        if self.render_mode == "human":
+            self.render()
         return step.observation[0], float(step.reward[0]), bool(step.terminated[0]), bool(step.truncated[0]), info
 
+    def render(self) -> np.ndarray | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The body at its task, with a marker that shows the task: `(height, width, 3)` uint8 in mode `rgb_array`, None in `human`.
+
+        Raises:
+            CardError: no renderer works here.
+        """
+        if self._renderer is None:
+            return None
+        if not self._episodes.started:
+            raise ResetNeeded(f"{self.family.id}: call reset before render")
+        return self._renderer.draw(self._episodes.state(0), self._episodes.tasks[0])
+
     def close(self) -> None:
-        """Free the simulator; closing twice is fine."""
+        """Free the simulator and the renderer; closing twice is fine."""
+        if self._renderer is not None:
+            self._renderer.close()
         self._episodes.close()

@@ -14,9 +14,10 @@ from gymnasium.vector.utils import batch_space
 
 from dmrlad_bench.cards import CardError
 from dmrlad_bench.envs.cores import available_cores
-from dmrlad_bench.envs.episodes import Episodes, Step, check_options, check_render_mode
+from dmrlad_bench.envs.episodes import Step, check_options, check_render_mode
 from dmrlad_bench.envs.family import TaskFamily
 from dmrlad_bench.envs.family import family as family_of
+from dmrlad_bench.envs.metaworld_episodes import episodes_of
 
 Seeds = int | Sequence[int | None] | None
 
@@ -69,7 +70,7 @@ class DMRLADVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             raise CardError(f"{self.family.id}: unknown autoreset_mode {autoreset_mode!r}; accepted: {accepted}") from None
         self.metadata = {"render_modes": [], "autoreset_mode": self._autoreset_mode}
         self.num_envs = num_envs
-        self._episodes = Episodes(
+        self._episodes = episodes_of(self.family)(
             self.family,
             num_envs,
             split=split,
@@ -129,7 +130,7 @@ class DMRLADVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         info, observation = _masked(step.info, ~over), step.observation
         if over.any():
             observation = self._restart(over)
-            info.update(_masked({"task": self._episodes.tasks}, np.ones(self.num_envs, dtype=bool)))
+            info.update(_masked({"task": self._restarted_tasks(step, over)}, np.ones(self.num_envs, dtype=bool)))
         return observation, step.reward, self._terminated.copy(), self._truncated.copy(), info
 
     def _same_step(self, step: Step) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
@@ -140,7 +141,7 @@ class DMRLADVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             for row in np.flatnonzero(over).tolist():
                 final[row] = observation[row]
             observation = self._restart(over)
-            info.update(_masked({"task": self._episodes.tasks}, np.ones(self.num_envs, dtype=bool)))
+            info.update(_masked({"task": self._restarted_tasks(step, over)}, np.ones(self.num_envs, dtype=bool)))
             info.update({"final_obs": final, "_final_obs": over.copy(), "final_info": _masked(step.info, over), "_final_info": over.copy()})
         return observation, step.reward, step.terminated, step.truncated, info
 
@@ -148,6 +149,10 @@ class DMRLADVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         for row in np.flatnonzero(mask).tolist():
             self._episodes.reset(row, self._generators[row])
         return self._episodes.observe()
+
+    def _restarted_tasks(self, step: Step, mask: np.ndarray) -> np.ndarray:
+        """The new tasks of restarted rows, and of the others the task that was in force in this step, not yet the next one's."""
+        return np.where(mask[:, None], self._episodes.tasks, step.info["task"])
 
     def _check_open(self) -> None:
         if self.closed:

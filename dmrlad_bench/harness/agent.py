@@ -10,14 +10,18 @@ from typing import Any
 
 from dmrlad_bench.agents.external import AgentFault
 from dmrlad_bench.agents.interface import Agent, Problem
+from dmrlad_bench.agents.simple import ScriptedAgent
 from dmrlad_bench.cards import CardError
 from dmrlad_bench.envs.family import TaskFamily
+from dmrlad_bench.envs.scripted import scripted_policy
 from dmrlad_bench.harness.checkpoint import checkpoint_iterations, load_checkpoint
 from dmrlad_bench.harness.run import Run, RunConfig, has_cuda
 
 
 def make_agent(config: RunConfig, family: TaskFamily) -> Agent:
     """The run's agent as it is before training; all it may know of the family is the `Problem`."""
+    if config.agent.algorithm == "scripted":
+        return ScriptedAgent(scripted_policy(family))
     from dmrlad_bench.agents.build import build_agent  # torch, which validation does not wait for
 
     problem = Problem(
@@ -30,6 +34,8 @@ def make_agent(config: RunConfig, family: TaskFamily) -> Agent:
         outcome_dim=family.outcome_dim,
         reconstruction_dims=family.reconstruction_dims,
         relabelable=family.relabelable,
+        tasks_change=family.tasks_change,
+        task_classes=family.task_classes("train"),
     )
     return build_agent(config.agent, problem, config.seeds()["agent"], config.device)
 

@@ -15,6 +15,7 @@ from dmrlad_bench.cards import CardError, load_agent, resolve_agent
 from dmrlad_bench.cards.external import EXTERNAL
 from dmrlad_bench.envs.cores import available_cores
 from dmrlad_bench.envs.family import TaskFamily, family
+from dmrlad_bench.envs.scripted import check_scripted
 from dmrlad_bench.harness.agent import load_trained
 from dmrlad_bench.harness.collect import Environments
 from dmrlad_bench.harness.errors import RunFailed
@@ -52,6 +53,8 @@ def plan(
     solved = family(env)
     card = load_agent(agent)
     config = complete(resolve_agent(card, solved.name, budget, tuple(overrides)))
+    if config.algorithm == "scripted":
+        check_scripted(solved)
     if seed < 0:
         raise CardError(f"seed: expected a whole number from 0 on, got {seed}")
     _check_threads(threads)

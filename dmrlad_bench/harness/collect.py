@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dmrlad_bench.agents.interface import Agent, Transition, Trials
+from dmrlad_bench.agents.interface import Agent, ChangingTrials, Transition, Trials
 from dmrlad_bench.envs.family import TaskFamily
 
 SEED_BOUND = 2**31
@@ -70,7 +70,7 @@ def roll_out(
     training_iteration: int | None = None,
     keep: bool = False,
 ) -> RollOut:
-    """Run one trial of `episodes` consecutive episodes in each of the tasks, all side by side.
+    """Run one trial of `episodes` consecutive episodes in each of the tasks, all side by side, or as many as the family allows.
 
     Args:
         environments: where to run.
@@ -84,8 +84,14 @@ def roll_out(
         keep: whether the transitions are returned.
     """
     family, num_envs = environments.family, len(task_index)
+    if family.widest is not None and num_envs > family.widest:
+        groups = [task_index[first : first + family.widest] for first in range(0, num_envs, family.widest)]
+        options = {"episodes": episodes, "generator": generator, "deterministic": deterministic}
+        options |= {"training_iteration": training_iteration, "keep": keep}
+        return _joined([roll_out(environments, agent, split, group, **options) for group in groups])
     environment = environments.get(split, num_envs)
-    recorder = _Recorder(family, num_envs, episodes, environments.task_observable) if keep else None
+    kind = _ChangingRecorder if family.tasks_change else _Recorder
+    recorder = kind(family, num_envs, episodes, environments.task_observable) if keep else None
     returns = np.zeros((num_envs, episodes))
     success = np.zeros((num_envs, episodes), dtype=bool)
     lengths = np.zeros((num_envs, episodes), dtype=np.int64)
@@ -107,7 +113,7 @@ def roll_out(
             transition = Transition(observation, action, reward, next_observation, terminated, truncated, active)
             agent.observe(transition)
             if recorder is not None:
-                recorder.add(transition, info["outcome"], episode)
+                recorder.add(transition, info, episode)
             returns[:, episode] += np.where(active, reward, 0.0)
             flags[:, step] = info["success"] & active
             lengths[:, episode] += active
@@ -118,6 +124,18 @@ def roll_out(
         success[:, episode] = family.episode_success(flags, lengths[:, episode])
     trials = None if recorder is None else recorder.trials(task_index)
     return RollOut(returns, success, lengths, trials)
+
+
+def _joined(parts: list[RollOut]) -> RollOut:
+    """Roll-outs one after another as one."""
+
+    def join(values: list[np.ndarray]) -> np.ndarray:
+        return np.concatenate(values)
+
+    trials = [part.trials for part in parts if part.trials is not None]
+    whole = type(trials[0])(**{key: join([vars(part)[key] for part in trials]) for key in vars(trials[0])}) if trials else None
+    returns, success, lengths = (join([getattr(part, key) for part in parts]) for key in ("returns", "success", "lengths"))
+    return RollOut(returns, success, lengths, whole)
 
 
 class _Recorder:
@@ -135,7 +153,7 @@ class _Recorder:
         self.episode = np.zeros(shape, dtype=np.int64)
         self.length = np.zeros(num_envs, dtype=np.int64)
 
-    def add(self, transition: Transition, outcome: np.ndarray, episode: int) -> None:
+    def add(self, transition: Transition, info: dict[str, np.ndarray], episode: int) -> None:
         rows = np.flatnonzero(transition.active)
         at = (rows, self.length[rows])
         self.observation[at] = transition.observation[rows]
@@ -143,7 +161,7 @@ class _Recorder:
         self.action[at] = transition.action[rows]
         self.reward[at] = transition.reward[rows]
         self.terminated[at] = transition.terminated[rows]
-        self.outcome[at] = outcome[rows]
+        self.outcome[at] = info["outcome"][rows]
         self.episode[at] = episode
         self.length[rows] += 1
 
@@ -159,3 +177,22 @@ class _Recorder:
             task_index=np.asarray(task_index, dtype=np.int64),
             length=self.length,
         )
+
+
+class _ChangingRecorder(_Recorder):
+    """Also writes which training task was in force at each step."""
+
+    def __init__(self, family: TaskFamily, num_envs: int, episodes: int, task_observable: bool) -> None:
+        super().__init__(family, num_envs, episodes, task_observable)
+        self._tasks = family.tasks("train").astype(np.float32)
+        self.task = np.zeros((*self.reward.shape, family.task_dim), dtype=np.float32)
+
+    def add(self, transition: Transition, info: dict[str, np.ndarray], episode: int) -> None:
+        rows = np.flatnonzero(transition.active)
+        self.task[rows, self.length[rows]] = info["task"][rows]
+        super().add(transition, info, episode)
+
+    def trials(self, task_index: np.ndarray) -> ChangingTrials:
+        recorded = super().trials(task_index)
+        sequence = [(task[:, None] == self._tasks).all(axis=-1).argmax(axis=-1) for task in self.task]  # behind the end: any
+        return ChangingTrials(**vars(recorded), task_sequence=np.array(sequence, dtype=np.int64))

@@ -1,4 +1,4 @@
-"""Steps per second of the half cheetah: ours, Gymnasium's `SyncVectorEnv`, and MuJoCo alone. Run with `pytest tests/benchmarks`.
+"""Steps per second of every body: ours, Gymnasium's `SyncVectorEnv`, and MuJoCo alone. Run with `pytest tests/benchmarks`.
 
 Every benchmark of ours times its baselines in the same run and puts the ratio into `extra_info`.
 """
@@ -18,6 +18,7 @@ from dmrlad_bench.envs.cores import available_cores
 
 NUM_ENVS = 32
 STEPS = 60
+SINGLE_STEPS = 150
 CHEETAH = "DMRLAD/CheetahVelSparse-v0"
 
 
@@ -42,6 +43,16 @@ def vector_steps(env: gymnasium.vector.VectorEnv) -> int:
     ):
         env.step(action)
     return STEPS * env.num_envs
+
+
+def single_steps(env: gymnasium.Env) -> int:
+    """Random actions in one environment, which is reset where an episode ends."""
+    env.reset(seed=0)
+    for action in np.random.default_rng(0).uniform(-1, 1, (SINGLE_STEPS, *(env.action_space.shape or ()))).astype(np.float32):
+        _, _, terminated, truncated, _ = env.step(action)
+        if terminated or truncated:
+            env.reset()
+    return SINGLE_STEPS
 
 
 def rate(run: Callable[[], int], repetitions: int = 3) -> float:
@@ -77,6 +88,38 @@ def test_single_half_cheetah(benchmark):
     benchmark.extra_info["times_half_cheetah_v5"] = 1 / rate(lambda: steps(theirs))
     benchmark(steps, ours)
     _finish(benchmark, 150)
+
+
+BODIES = {  # family -> Gymnasium's environment of the same body
+    "HopperVelSparse": ("Hopper-v5", {}),
+    "WalkerVelSparse": ("Walker2d-v5", {}),
+    "AntDir": ("Ant-v5", {"include_cfrc_ext_in_observation": False}),
+    "AntVelSparse": ("Ant-v5", {"include_cfrc_ext_in_observation": False}),  # with contact forces
+    "CheetahVelSparse": ("HalfCheetah-v5", {}),
+}
+every_body = pytest.mark.parametrize("name", BODIES)
+
+
+@every_body
+@pytest.mark.parametrize("threads", sorted({1, available_cores()}))
+def test_vector_body(benchmark, name, threads):
+    env = gymnasium.make_vec(f"DMRLAD/{name}-v0", NUM_ENVS, vectorization_mode="vector_entry_point", threads=threads)
+    id, options = BODIES[name]
+    sync = gymnasium.make_vec(id, NUM_ENVS, vectorization_mode="sync", **options)
+    benchmark.extra_info["times_sync_vector_env"] = 1 / rate(lambda: vector_steps(sync))
+    benchmark(vector_steps, env)
+    _finish(benchmark)
+    env.close()
+    sync.close()
+
+
+@every_body
+def test_single_body(benchmark, name):
+    id, options = BODIES[name]
+    ours, theirs = gymnasium.make(f"DMRLAD/{name}-v0"), gymnasium.make(id, **options)
+    benchmark.extra_info["times_gymnasium"] = 1 / rate(lambda: single_steps(theirs))
+    benchmark(single_steps, ours)
+    _finish(benchmark, SINGLE_STEPS)
 
 
 def test_vector_point(benchmark):

@@ -1,0 +1,123 @@
+"""More contracts over every published family: processes and threads, long random episodes, bad input, copies, closing."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+import pickle
+import subprocess
+import sys
+
+import gymnasium
+import numpy as np
+import pytest
+
+import dmrlad_bench
+from dmrlad_bench.cards import CardError
+from dmrlad_bench.envs.family import family
+from dmrlad_bench.envs.single import DMRLADEnv
+from dmrlad_bench.envs.vector import DMRLADVectorEnv
+
+every_family = pytest.mark.parametrize("name", dmrlad_bench.families())
+FIRST = """
+import hashlib, sys
+import dmrlad_bench
+from dmrlad_bench.envs.vector import DMRLADVectorEnv
+for name in sys.argv[2:]:
+    env = DMRLADVectorEnv(3, name, threads=int(sys.argv[1]))
+    observation, info = env.reset(seed=7)
+    print(hashlib.sha256(observation.tobytes() + info["task"].tobytes()).hexdigest())
+    env.close()
+"""
+
+
+def is_ours(name):
+    """Whether this package steps the family's body itself; Meta-World's classes are stepped by Meta-World, which is slow."""
+    return not family(name).name.startswith("ML")
+
+
+STEPPED_HERE = [name for name in dmrlad_bench.families() if is_ours(name)]
+every_body_of_ours = pytest.mark.parametrize("name", STEPPED_HERE)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_same_seed_same_tasks_and_first_observations_in_another_process(threads):
+    done = subprocess.run([sys.executable, "-c", FIRST, str(threads), *STEPPED_HERE], capture_output=True, text=True, check=True)
+    expected = []
+    for name in STEPPED_HERE:
+        env = DMRLADVectorEnv(3, name, threads=2)
+        observation, info = env.reset(seed=7)
+        expected.append(hashlib.sha256(observation.tobytes() + info["task"].tobytes()).hexdigest())
+        env.close()
+    assert done.stdout.split() == expected
+
+
+@every_body_of_ours
+def test_a_thousand_random_steps_stay_finite(name):
+    env = DMRLADVectorEnv(5, name, threads=1)
+    env.reset(seed=0)
+    for action in np.random.default_rng(0).uniform(-1, 1, (200, *env.action_space.shape)):
+        observation, reward, _, _, info = env.step(action)
+        assert np.isfinite(observation).all() and np.isfinite(reward).all()
+        for key in ("outcome", "dense_reward", "sparse_reward"):
+            assert np.isfinite(info.get(key, 0.0)).all()
+    env.close()
+
+
+@every_body_of_ours
+def test_bad_input_is_one_clear_line_that_names_the_family(name):
+    env = DMRLADEnv(name)
+    env.reset(seed=0)
+    count, size = len(env.family.tasks("train")), env.family.action_dim
+    cases = [
+        (lambda: DMRLADEnv(name, split="tset"), r"unknown split 'tset' \(did you mean 'test'\?\); accepted: "),
+        (lambda: DMRLADVectorEnv(2, name, split="valid"), r"unknown split 'valid'; accepted: "),
+        (lambda: env.step(np.zeros(size + 1)), rf"action of shape .* is not valid; accepted: {size} finite numbers"),
+        (lambda: env.step(np.zeros((2, size))), r"action of shape .* is not valid"),
+        (lambda: env.step(np.full(size, np.nan)), rf"is not valid; accepted: {size} finite numbers"),
+        (lambda: env.step(np.full(size, np.inf)), r"is not valid"),
+        (lambda: env.reset(options={"task": count}), rf"task index {count} is out of range; accepted: an integer index 0\.\.{count - 1}"),
+        (lambda: env.reset(options={"task": -1}), r"task index -1 is out of range"),
+        (lambda: env.reset(options={"task": [0.0] * (env.family.task_dim + 1)}), r"is not valid; accepted: "),
+        (lambda: env.reset(options={"task": np.full(env.family.task_dim, np.nan)}), r"is not valid"),
+        (lambda: env.reset(options={"taks": 0}), r"unknown reset option 'taks' \(did you mean 'task'\?\); accepted: task"),
+    ]
+    for fails, message in cases:
+        with pytest.raises(CardError, match=message) as caught:
+            fails()
+        assert "\n" not in str(caught.value)
+        assert env.family.name in str(caught.value)
+
+
+@every_body_of_ours
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))], ids=["deepcopy", "pickle"])
+def test_copies_of_vector_environments_continue_the_same(name, duplicate):
+    env = DMRLADVectorEnv(3, name, threads=2)
+    actions = np.random.default_rng(0).uniform(-1, 1, (6, *env.action_space.shape))
+    env.reset(seed=1)
+    for action in actions[:3]:
+        env.step(action)
+    twin = duplicate(env)
+    for action in actions[3:]:
+        np.testing.assert_equal(env.step(action), twin.step(action))
+    env.close()
+    twin.close()
+
+
+@every_body_of_ours
+def test_closing_twice_leaves_no_threads_behind(name):
+    before = _native_threads()
+    for _ in range(2):
+        env = DMRLADVectorEnv(4, name, threads=3)
+        env.reset(seed=0)
+        env.step(np.zeros(env.action_space.shape))
+        env.close()
+        env.close()
+        with pytest.raises(gymnasium.error.ClosedEnvironmentError):
+            env.step(np.zeros(env.action_space.shape))
+    assert before is None or _native_threads() == before
+
+
+def _native_threads() -> int | None:
+    return len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else None
