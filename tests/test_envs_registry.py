@@ -57,7 +57,7 @@ def test_same_seed_same_tasks_and_first_observations_in_another_process(threads)
 def test_a_thousand_random_steps_stay_finite(name):
     env = DMRLADVectorEnv(5, name, threads=1)
     env.reset(seed=0)
-    for action in np.random.default_rng(0).uniform(-1, 1, (200, *env.action_space.shape)):
+    for action in np.random.default_rng(0).uniform(-1, 1, (200, *(env.action_space.shape or ()))):
         observation, reward, _, _, info = env.step(action)
         assert np.isfinite(observation).all() and np.isfinite(reward).all()
         for key in ("outcome", "dense_reward", "sparse_reward"):
@@ -94,7 +94,7 @@ def test_bad_input_is_one_clear_line_that_names_the_family(name):
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))], ids=["deepcopy", "pickle"])
 def test_copies_of_vector_environments_continue_the_same(name, duplicate):
     env = DMRLADVectorEnv(3, name, threads=2)
-    actions = np.random.default_rng(0).uniform(-1, 1, (6, *env.action_space.shape))
+    actions = np.random.default_rng(0).uniform(-1, 1, (6, *(env.action_space.shape or ())))
     env.reset(seed=1)
     for action in actions[:3]:
         env.step(action)
@@ -111,11 +111,11 @@ def test_closing_twice_leaves_no_threads_behind(name):
     for _ in range(2):
         env = DMRLADVectorEnv(4, name, threads=3)
         env.reset(seed=0)
-        env.step(np.zeros(env.action_space.shape))
+        env.step(np.zeros(env.action_space.shape or ()))
         env.close()
         env.close()
         with pytest.raises(gymnasium.error.ClosedEnvironmentError):
-            env.step(np.zeros(env.action_space.shape))
+            env.step(np.zeros(env.action_space.shape or ()))
     assert before is None or _native_threads() == before
 
 

@@ -55,17 +55,18 @@ class Renderer:
         model, position = self._body.drawing(state)
         if self._context is None:
             self._open(mujoco, model)
+        context: Any = self._context
         self._data.qpos[:] = position
         mujoco.mj_forward(model, self._data)
         visible = mujoco.mjtCatBit.mjCAT_ALL.value
         mujoco.mjv_updateScene(model, self._data, mujoco.MjvOption(), None, self._camera, visible, self._scene)
         for marker in markers(self._family, task, np.array(self._data.subtree_com[1])):
             _add(mujoco, self._scene, marker)
-        self._context.make_current()
+        context.make_current()
         area = mujoco.MjrRect(0, 0, WIDTH, HEIGHT)
         mujoco.mjr_render(area, self._scene, self._drawn)
         if self._mode == "human":
-            self._context.show()
+            context.show()
             return None
         picture = np.empty((HEIGHT, WIDTH, 3), np.uint8)
         mujoco.mjr_readPixels(picture, None, area, self._drawn)
