@@ -81,7 +81,8 @@ def test_from_real_runs_to_a_checked_leaderboard(tmp_path: Path, program: Progra
 
 def test_one_changed_digit_fails_the_check(tmp_path: Path, program: Program, runs: Path) -> None:
     boards = tmp_path / "boards"
-    assert program("submit", runs, "--out", boards)[0] == 0
+    code, _, error = program("submit", runs, "--out", boards)
+    assert code == 0, error
     assert program("leaderboard", "--folder", boards, "--markdown", "--check")[0] == 0
     path = boards / "PointGoalSparse" / "dmrlad--quick.json"
     text = path.read_text()

@@ -150,7 +150,7 @@ REFUSED: list[tuple[Callable[[], list[Result]], str]] = [
     (lambda: [agent_digest(make_result())], r"seed 0: its configuration is not that of the preset 'dmrlad' with budget quick .* --name"),
     (lambda: [make_result("my-agent")], r"agent 'my-agent' is no published preset; give --name, or use one of: .*oracle"),
     (lambda: [make_result(), make_result()], "seed 0 is there twice: result of dmrlad, seed 0 and result of dmrlad, seed 0"),
-    (lambda: [family_of(make_result(), id="DMRLAD/Own-v0")], "family 'DMRLAD/Own-v0' is not published; accepted: CheetahVel, "),
+    (lambda: [family_of(make_result(), id="DMRLAD/Own-v0")], "family 'DMRLAD/Own-v0' is not published; accepted: AntDir, "),
     (lambda: [family_of(make_result(), digest="b" * 64)], r"family DMRLAD/PointGoalSparse-v0 has digest 'b{64}' there, on the .* '\w{64}'"),
     (lambda: [without(make_result(), "ood")], "not the whole protocol: no scores of 'ood' with deterministic actions"),
     (lambda: [fewer_tasks(make_result())], "not the whole protocol: 5 tasks of 'ood' with deterministic actions, the family has 10"),
@@ -291,7 +291,7 @@ def test_an_unknown_family(boards: Path) -> None:
 
     rewritten(boards, rename)
     faults = check_leaderboards(boards)
-    assert any("unknown family 'DMRLAD/Nowhere-v0'; accepted: CheetahVel" in fault for fault in faults)
+    assert any("unknown family 'DMRLAD/Nowhere-v0'; accepted: AntDir" in fault for fault in faults)
     assert any("in the wrong place: its content belongs into Nowhere/dmrlad--quick.json" in fault for fault in faults)
 
 
