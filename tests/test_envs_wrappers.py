@@ -43,7 +43,7 @@ def actions_of(name: str, steps: int, seed: int = 0) -> np.ndarray:
 
 
 def lived(env: gymnasium.Env, actions: np.ndarray, **reset: Any) -> tuple[np.ndarray, list[tuple[Any, ...]]]:
-    """Observations `(steps + 1, dim)` and what else the steps gave; the reset's info comes first."""
+    """Observations `(steps + 1, dim)` and what else the steps gave, until the end comes; the reset's info comes first."""
     observation, info = env.reset(**reset)
     observations: list[np.ndarray] = [observation]
     steps: list[tuple[Any, ...]] = [(info,)]
@@ -51,6 +51,8 @@ def lived(env: gymnasium.Env, actions: np.ndarray, **reset: Any) -> tuple[np.nda
         observation, *step = env.step(action)
         observations.append(observation)
         steps.append(tuple(step))
+        if step[1] or step[2]:
+            break
     return np.array(observations), steps
 
 
@@ -79,17 +81,17 @@ def test_a_trial_is_its_episodes_one_after_the_other(name):
     env, plain = TrialWrapper(gymnasium.make(name), episodes=2), gymnasium.make(name)
     observations, steps = lived(env, actions, seed=3)
     first, first_steps = lived(plain, actions[:horizon], seed=3)
-    task = first_steps[0][0]["task"]
-    second, second_steps = lived(plain, actions[horizon:], options={"task": task})
+    length = len(first_steps) - 1  # some bodies fall
+    second, second_steps = lived(plain, actions[length : length + horizon], options={"task": first_steps[0][0]["task"]})
     np.testing.assert_array_equal(observations, np.concatenate([first[:-1], second]))
-    np.testing.assert_array_equal(steps[horizon][3]["final_obs"], first[-1])
+    np.testing.assert_array_equal(steps[length][3]["final_obs"], first[-1])
     plain_steps = first_steps[1:] + second_steps[1:]
     assert [reward for reward, *_ in steps[1:]] == [reward for reward, *_ in plain_steps]
-    for number, (_, terminated, truncated, info) in enumerate(steps[1:], 1):
-        assert (terminated, truncated) == (False, number == 2 * horizon)
-        assert info["episode_over"] == (number % horizon == 0)
-        assert info["trial_episode"] == (number - 1) // horizon
-        np.testing.assert_array_equal(info["task"], task)
+    for number, ((_, terminated, truncated, info), plain_step) in enumerate(zip(steps[1:], plain_steps, strict=True), 1):
+        assert (terminated or truncated) == (number == len(plain_steps))
+        assert info["episode_over"] == (number in (length, len(plain_steps)))
+        assert info["trial_episode"] == (number > length)
+        np.testing.assert_array_equal(info["task"], plain_step[3]["task"])
 
 
 @every_family
@@ -102,8 +104,8 @@ def test_a_seed_fixes_the_whole_trial_whatever_ran_before(name):
     again, again_steps = lived(env, actions, seed=5)
     np.testing.assert_array_equal(once, again)
     np.testing.assert_equal(steps, again_steps)
-    _, info = env.reset(seed=6)
-    assert not np.array_equal(info["task"], steps[0][0]["task"])
+    others = [env.reset(seed=seed)[1]["task"] for seed in range(6, 20)]
+    assert any(not np.array_equal(task, steps[0][0]["task"]) for task in others)
 
 
 def test_trials_draw_tasks_anew_and_episodes_begin_anew() -> None:
@@ -131,16 +133,17 @@ def test_the_flag_is_appended_where_it_is_asked_for() -> None:
 
 @every_family
 def test_rl2_observations_hold_the_step_before(name):
-    horizon, sizes = family(name).horizon, (family(name).observation_dim, family(name).action_dim)
-    actions = 1.5 * actions_of(name, 2 * horizon)  # beyond what is clipped
+    sizes = (family(name).observation_dim, family(name).action_dim)
+    actions = 1.5 * actions_of(name, 2 * family(name).horizon)  # beyond what is clipped
     bare, steps = lived(TrialWrapper(gymnasium.make(name, split="test"), episodes=2), actions, seed=1)
     env = composed(name, episodes=2)
     observations, _ = lived(env, actions, seed=1)
     observation, action, reward, done = np.split(observations, np.cumsum([*sizes, 1]), axis=1)
     np.testing.assert_array_equal(observation, bare)
-    np.testing.assert_array_equal(action, np.concatenate([np.zeros((1, sizes[1])), np.clip(actions, -1, 1)]))
+    np.testing.assert_array_equal(action, np.concatenate([np.zeros((1, sizes[1])), np.clip(actions[: len(steps) - 1], -1, 1)]))
     np.testing.assert_array_equal(reward[:, 0], [0.0, *(step[0] for step in steps[1:])])
-    np.testing.assert_array_equal(np.flatnonzero(done), [horizon, 2 * horizon])
+    assert np.flatnonzero(done).tolist() == [number for number, step in enumerate(steps) if number and step[3]["episode_over"]]
+    assert done.sum() == 2
     assert all(env.observation_space.contains(entry) for entry in observations)
     following, _ = env.reset()
     assert not following[sizes[0] :].any()
