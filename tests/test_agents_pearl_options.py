@@ -176,6 +176,6 @@ def test_training_trials_have_as_many_episodes_as_the_schedule_says(tmp_path: Pa
 
 @pytest.mark.parametrize(("agent", "steps"), [("pearl", 400), ("dmrlad", 200)])
 def test_the_problem_that_an_agent_sees_has_the_schedule_s_episodes(agent: str, steps: int, tmp_path: Path) -> None:
-    config, _ = plan(agent, "CheetahVelSparse", budget="smoke", out=tmp_path, device="cpu", threads=1)
-    made: Any = make_agent(config, family("CheetahVelSparse"))
+    config, _ = plan(agent, "CheetahVel", budget="smoke", out=tmp_path, device="cpu", threads=1)
+    made: Any = make_agent(config, family("CheetahVel"))
     assert made.replay.steps == steps
