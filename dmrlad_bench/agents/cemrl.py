@@ -5,7 +5,6 @@ One training iteration (`learn`) is: store, relabel, reconstruct, re-infer, impr
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,12 +15,12 @@ from torch import Tensor
 from dmrlad_bench.agents.actor_critic import SoftActorCritic
 from dmrlad_bench.agents.belief import Belief
 from dmrlad_bench.agents.encoder import OnlineContext
-from dmrlad_bench.agents.exploration import NoiseActions, training_noise
 from dmrlad_bench.agents.inference import TaskInference
 from dmrlad_bench.agents.interface import Metrics, Problem, Transition, Trials
-from dmrlad_bench.agents.learning import averaged_updates, seeded_generator, timed_phase
+from dmrlad_bench.agents.learning import averaged_updates, timed_phase
 from dmrlad_bench.agents.relabel import Hindsight, Relabeller
 from dmrlad_bench.agents.replay import TrialReplay
+from dmrlad_bench.agents.replay_agent import Part, ReplayAgent
 from dmrlad_bench.cards import CardError
 from dmrlad_bench.cards.agent_config import AgentConfig
 
@@ -29,16 +28,12 @@ REINFER_ROWS = 100_000
 VALIDATION_TARGETS = 4096
 
 
-class Cemrl:
+class Cemrl(ReplayAgent):
     """The agent: `inference` (or none), `learner`, `relabeller` (or none) and `replay`."""
 
     def __init__(self, config: AgentConfig, problem: Problem, seed: np.random.SeedSequence, device: str) -> None:
-        self.config, self.problem, self.device = config, problem, torch.device(device)
-        initial, stream, exploration = seed.spawn(3)
-        generator = seeded_generator(initial, self.device)
-        self.generator = seeded_generator(stream, self.device)
-        self.numpy_generator = np.random.default_rng(exploration)
-        self.task_observable = config.task_observable
+        super().__init__(config, problem, seed, device)
+        generator = self.initial_generator
         self.with_deviation = config.actor_critic.belief_input == "mean_and_deviation"
         belief_dim = 0
         self.inference: TaskInference | None = None
@@ -58,9 +53,6 @@ class Cemrl:
         if config.relabel.kind != "none" and problem.relabelable:
             tasks = torch.as_tensor(problem.train_tasks, dtype=torch.float32, device=self.device)
             self.relabeller = Relabeller(config.relabel, Hindsight(tasks, problem.reward), task_observable=config.task_observable)
-        self.phase_seconds: dict[str, float] = {}
-        self._fresh: Tensor | None = None
-        self._noise: NoiseActions | None = None
         self._sampled: Tensor | None = None
         self._choices: Tensor | None = None
         self._context: OnlineContext | None = None
@@ -70,18 +62,21 @@ class Cemrl:
         """Reconstruction and policy updates so far."""
         return self.learner.updates + (self.inference.updates if self.inference else 0)
 
+    def parts(self) -> dict[str, Part | None]:
+        return {"inference": self.inference, "learner": self.learner}
+
     # ---- acting -------------------------------------------------------------------------------------------------------
 
     def begin_trial(self, num_envs: int) -> None:
         """Start `num_envs` trials from the prior."""
-        self._noise = self._sampled = None
+        super().begin_trial(num_envs)
+        self._sampled = None
         self._context = OnlineContext(self.inference.encoder, self.inference.transition_dim, num_envs) if self.inference else None
 
     def begin_training_trial(self, num_envs: int, iteration: int) -> None:
         """As `begin_trial`, with the exploration that the card asks for; `iteration` counts from 1."""
-        self.begin_trial(num_envs)
+        super().begin_training_trial(num_envs, iteration)
         exploration = self.config.exploration
-        self._noise = training_noise(exploration, num_envs, iteration, self.problem.action_dim, self.problem.horizon, self.numpy_generator)
         shares = exploration.sampled_share, exploration.sampled_share + exploration.stored_share
         if self._context is not None and shares[1] > 0:
             uniform = torch.as_tensor(self.numpy_generator.random(num_envs), device=self.device)
@@ -92,8 +87,7 @@ class Cemrl:
     def begin_episode(self) -> None:
         """The environments were reset; the task, and so the context, stays."""
         self._steps = 0
-        if self._noise is not None:
-            self._noise.begin_episode()
+        super().begin_episode()
 
     @torch.no_grad()
     def act(self, observation: np.ndarray, deterministic: bool) -> np.ndarray:
@@ -102,7 +96,7 @@ class Cemrl:
         if self._context is not None:
             state = torch.cat([state, self._acting_belief()], -1)
         action = self.learner.policy.mode(state) if deterministic else self.learner.policy.sample(state, self.generator)[0]
-        return action.cpu().numpy() if self._noise is None else self._noise.replace(action.cpu().numpy())
+        return self.with_noise(action)
 
     def _acting_belief(self) -> Tensor:
         assert self._context is not None
@@ -131,15 +125,6 @@ class Cemrl:
         valid = torch.as_tensor(transition.active, device=self.device)
         self._context.add(self.replay.statistics.transition(*tensors), valid)
 
-    def fork(self, seed: np.random.SeedSequence) -> Cemrl:
-        """An actor that shares this agent's parameters but has generators and trials of its own."""
-        actor = copy.copy(self)
-        stream, exploration = seed.spawn(2)
-        actor.generator = seeded_generator(stream, self.device)
-        actor.numpy_generator = np.random.default_rng(exploration)
-        actor.begin_trial(1)
-        return actor
-
     # ---- learning -----------------------------------------------------------------------------------------------------
 
     def learn(self, trials: Trials) -> Metrics:
@@ -149,11 +134,9 @@ class Cemrl:
             Diverged: a loss is not finite.
         """
         metrics: Metrics = {}
-        schedule = self.config.schedule
-        progress = self.learner.updates / max(1, schedule.iterations * schedule.policy_updates)
-        self.learner.schedule(progress)
+        self.learner.schedule(self.progress)
         if self.inference is not None:
-            self.inference.schedule(progress)
+            self.inference.schedule(self.progress)
         with timed_phase(self.phase_seconds, "relabel", self.device):
             metrics.update(self._store(trials))
         if self.inference is not None:
@@ -170,9 +153,7 @@ class Cemrl:
         held_out = np.zeros(count, dtype=bool)
         amount = int(self.config.inference.validation_share * count + self.numpy_generator.random())
         held_out[self.numpy_generator.permutation(count)[:amount]] = True
-        fields = {**vars(trials), "held_out": held_out, "copy": np.zeros(count, dtype=bool)}
-        slots = self.replay.add({name: torch.as_tensor(value, device=self.device) for name, value in fields.items()})
-        self._fresh = slots
+        slots = self.store(trials, held_out)
         if self.relabeller is None:
             return {}
         copies, metrics = self.relabeller.store_copies(slots, self.replay, self.inference, self.learner, self.generator)
@@ -205,37 +186,8 @@ class Cemrl:
 
         return averaged_updates(update, updates, self.learner)
 
-    # ---- saving -------------------------------------------------------------------------------------------------------
-
-    def state_dict(self) -> dict[str, Any]:
-        """Networks, optimisers, statistics and generators; stored trials travel as replay shards."""
-        return {
-            "inference": self.inference.state_dict() if self.inference else None,
-            "learner": self.learner.state_dict(),
-            "statistics": self.replay.statistics.state_dict(),
-            "generator": self.generator.get_state(),
-            "numpy_generator": self.numpy_generator.bit_generator.state,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        if self.inference is not None:
-            self.inference.load_state_dict(state["inference"])
-        self.learner.load_state_dict(state["learner"])
-        self.replay.statistics.load_state_dict(state["statistics"])
-        if state["generator"].shape == self.generator.get_state().shape:  # another device's means nothing here
-            self.generator.set_state(state["generator"])
-        self.numpy_generator.bit_generator.state = state["numpy_generator"]
-
-    def new_replay_shard(self) -> dict[str, np.ndarray] | None:
-        """The trials and copies stored by the last `learn`, for an append-only record."""
-        return None if self._fresh is None else self.replay.shard(self._fresh)
-
     def load_replay_shards(self, shards: Iterable[dict[str, np.ndarray]]) -> None:
         """Fill the replay again, in order, after `load_state_dict`."""
-        statistics = copy.deepcopy(self.replay.statistics.state_dict())
-        for shard in shards:
-            self.replay.add_shard(shard)
-        self.replay.statistics.load_state_dict(statistics)
+        super().load_replay_shards(shards)
         if self.inference is not None and self.replay.size:
             self._reinfer(self.inference)

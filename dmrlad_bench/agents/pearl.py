@@ -5,8 +5,6 @@ One training iteration (`learn`) is: store, relabel, improve.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -15,13 +13,13 @@ from torch import Tensor
 
 from dmrlad_bench.agents.actor_critic import Batch, SoftActorCritic
 from dmrlad_bench.agents.belief import Belief
-from dmrlad_bench.agents.exploration import NoiseActions, training_noise
 from dmrlad_bench.agents.interface import Metrics, Problem, Transition, Trials
-from dmrlad_bench.agents.learning import averaged_updates, seeded_generator, timed_phase
+from dmrlad_bench.agents.learning import averaged_updates, timed_phase
 from dmrlad_bench.agents.networks import adam
 from dmrlad_bench.agents.pearl_posterior import PosteriorEncoder, divergence_from_prior
 from dmrlad_bench.agents.relabel import Hindsight, Relabeller
 from dmrlad_bench.agents.replay import TrialReplay
+from dmrlad_bench.agents.replay_agent import Part, ReplayAgent
 from dmrlad_bench.agents.task_batches import TaskBatches
 from dmrlad_bench.cards.agent_config import AgentConfig
 from dmrlad_bench.cards.agent_sections import Pearl
@@ -47,7 +45,7 @@ class PosteriorInference:
         self.optimiser.load_state_dict(state["optimiser"])
 
 
-class PearlAgent:
+class PearlAgent(ReplayAgent):
     """`inference`, `learner` (a soft actor-critic on [o, z]), `replay` and `relabeller` (or none).
 
     Acting: z is chosen when an episode begins and held to its end. In the first `prior_episodes` episodes of a training trial, or
@@ -60,15 +58,10 @@ class PearlAgent:
     the divergence of q(z|c) from the prior, summed over the tasks of the update; policy and temperature see z as a constant.
     """
 
-    task_observable = False
-
     def __init__(self, config: AgentConfig, problem: Problem, seed: np.random.SeedSequence, device: str) -> None:
         assert config.pearl is not None
-        self.config, self.pearl, self.problem, self.device = config, config.pearl, problem, torch.device(device)
-        initial, stream, exploration = seed.spawn(3)
-        generator = seeded_generator(initial, self.device)
-        self.generator = seeded_generator(stream, self.device)
-        self.numpy_generator = np.random.default_rng(exploration)
+        super().__init__(config, problem, seed, device)
+        self.pearl, generator = config.pearl, self.initial_generator
         latent_dim = self.pearl.latent_dim
         self.inference = PosteriorInference(self.pearl, problem.observation_dim, problem.action_dim, generator)
         self.learner = SoftActorCritic(config.actor_critic, problem.observation_dim + latent_dim, latent_dim, problem.action_dim, generator)
@@ -77,21 +70,16 @@ class PearlAgent:
         if config.relabel.kind != "none" and problem.relabelable:
             tasks = torch.as_tensor(problem.train_tasks, dtype=torch.float32, device=self.device)
             self.relabeller = Relabeller(config.relabel, Hindsight(tasks, problem.reward), self.pearl.reward_scale)
-        self.phase_seconds: dict[str, float] = {}
-        self._fresh: Tensor | None = None
-        self._noise: NoiseActions | None = None
         self.begin_trial(1)
 
-    @property
-    def gradient_updates(self) -> int:
-        """Updates so far; each of them moves encoder, critics and policy."""
-        return self.learner.updates
+    def parts(self) -> dict[str, Part | None]:
+        return {"inference": self.inference, "learner": self.learner}
 
     # ---- acting -------------------------------------------------------------------------------------------------------
 
     def begin_trial(self, num_envs: int) -> None:
         """Start `num_envs` trials of which nothing is known."""
-        self._noise = None
+        super().begin_trial(num_envs)
         self._sums = torch.zeros((num_envs, 2 * self.pearl.latent_dim + 1), device=self.device)
         self._latent: Tensor | None = None
         self._episode = -1
@@ -99,19 +87,14 @@ class PearlAgent:
 
     def begin_training_trial(self, num_envs: int, iteration: int) -> None:
         """As `begin_trial`, with the training's number of exploring episodes, and noise where the card asks for it."""
-        self.begin_trial(num_envs)
+        super().begin_training_trial(num_envs, iteration)
         self._exploring = self.pearl.prior_episodes
-        problem = self.problem
-        self._noise = training_noise(
-            self.config.exploration, num_envs, iteration, problem.action_dim, problem.horizon, self.numpy_generator
-        )
 
     def begin_episode(self) -> None:
         """The environments were reset; the context stays, and z is chosen anew."""
         self._episode += 1
         self._latent = None
-        if self._noise is not None:
-            self._noise.begin_episode()
+        super().begin_episode()
 
     @torch.no_grad()
     def act(self, observation: np.ndarray, deterministic: bool) -> np.ndarray:
@@ -120,7 +103,7 @@ class PearlAgent:
             self._latent = self._choose_latent(deterministic)
         state = torch.cat([torch.as_tensor(observation, dtype=torch.float32, device=self.device), self._latent], -1)
         action = self.learner.policy.mode(state) if deterministic else self.learner.policy.sample(state, self.generator)[0]
-        return action.cpu().numpy() if self._noise is None else self._noise.replace(action.cpu().numpy())
+        return self.with_noise(action)
 
     def _choose_latent(self, deterministic: bool) -> Tensor:
         exploring = max(self._episode, 0) < self._exploring
@@ -137,15 +120,6 @@ class PearlAgent:
         seen = self.replay.statistics.transition(*tensors)
         self._sums = self._sums + self.inference.encoder.rows(torch.where(valid.unsqueeze(-1), seen, torch.zeros_like(seen)), valid)
 
-    def fork(self, seed: np.random.SeedSequence) -> PearlAgent:
-        """An actor that shares this agent's parameters but has generators and trials of its own."""
-        actor = copy.copy(self)
-        stream, exploration = seed.spawn(2)
-        actor.generator = seeded_generator(stream, self.device)
-        actor.numpy_generator = np.random.default_rng(exploration)
-        actor.begin_trial(1)
-        return actor
-
     # ---- learning -----------------------------------------------------------------------------------------------------
 
     def learn(self, trials: Trials) -> Metrics:
@@ -154,23 +128,20 @@ class PearlAgent:
         Raises:
             Diverged: a loss is not finite.
         """
-        schedule = self.config.schedule
-        self.learner.schedule(self.learner.updates / max(1, schedule.iterations * schedule.policy_updates))
+        self.learner.schedule(self.progress)
         with timed_phase(self.phase_seconds, "relabel", self.device):
             metrics = self._store(trials)
         with timed_phase(self.phase_seconds, "improve", self.device):
             batches = TaskBatches(self.replay, self.pearl.recent_trials)
-            metrics.update(averaged_updates(lambda: self.update(batches), schedule.policy_updates, self.learner))
+            metrics.update(averaged_updates(lambda: self.update(batches), self.config.schedule.policy_updates, self.learner))
         return metrics
 
     def _store(self, trials: Trials) -> Metrics:
-        neither = np.zeros(len(trials), dtype=bool)
-        fields = {**vars(trials), "held_out": neither, "copy": neither}
-        self._fresh = self.replay.add({name: torch.as_tensor(value, device=self.device) for name, value in fields.items()})
+        slots = self.store(trials)
         if self.relabeller is None:
             return {}
-        copies, metrics = self.relabeller.store_copies(self._fresh, self.replay, self.inference, self.learner, self.generator)
-        self._fresh = torch.cat([self._fresh, copies])
+        copies, metrics = self.relabeller.store_copies(slots, self.replay, self.inference, self.learner, self.generator)
+        self._fresh = torch.cat([slots, copies])
         return metrics
 
     def update(self, batches: TaskBatches) -> dict[str, Tensor]:
@@ -208,35 +179,3 @@ class PearlAgent:
             reward=data["reward"][trial, step] * self.pearl.reward_scale,
             terminated=data["terminated"][trial, step].float(),
         )
-
-    # ---- saving -------------------------------------------------------------------------------------------------------
-
-    def state_dict(self) -> dict[str, Any]:
-        """Networks, optimisers, statistics and generators; stored trials travel as replay shards."""
-        return {
-            "inference": self.inference.state_dict(),
-            "learner": self.learner.state_dict(),
-            "statistics": self.replay.statistics.state_dict(),
-            "generator": self.generator.get_state(),
-            "numpy_generator": self.numpy_generator.bit_generator.state,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        self.inference.load_state_dict(state["inference"])
-        self.learner.load_state_dict(state["learner"])
-        self.replay.statistics.load_state_dict(state["statistics"])
-        if state["generator"].shape == self.generator.get_state().shape:  # another device's means nothing here
-            self.generator.set_state(state["generator"])
-        self.numpy_generator.bit_generator.state = state["numpy_generator"]
-
-    def new_replay_shard(self) -> dict[str, np.ndarray] | None:
-        """The trials and copies stored by the last `learn`, for an append-only record."""
-        return None if self._fresh is None else self.replay.shard(self._fresh)
-
-    def load_replay_shards(self, shards: Iterable[dict[str, np.ndarray]]) -> None:
-        """Fill the replay again, in order, after `load_state_dict`."""
-        statistics = copy.deepcopy(self.replay.statistics.state_dict())
-        for shard in shards:
-            self.replay.add_shard(shard)
-        self.replay.statistics.load_state_dict(statistics)
