@@ -327,10 +327,11 @@ def training_steps(config: AgentConfig, solved: TaskFamily) -> int:
     """Environment steps that a whole training collects, if no episode terminates early."""
     schedule = config.schedule
     steps = solved.horizon * (schedule.episodes_per_trial or solved.episodes_per_trial)
-    tasks = len(solved.tasks("train"))
+    every = len(solved.tasks("train"))
+    visited = min(schedule.initial_tasks or every, every)
     initial = min(config.exploration.initial_iterations, schedule.iterations)
-    first = initial * tasks * math.ceil(schedule.initial_steps_per_task / steps)
-    later = (schedule.iterations - initial) * min(schedule.tasks_per_iteration, tasks) * schedule.trials_per_task
+    first = initial * visited * math.ceil(schedule.initial_steps_per_task / steps)
+    later = (schedule.iterations - initial) * min(schedule.tasks_per_iteration, every) * schedule.trials_per_task
     return (first + later) * steps
 
 

@@ -73,6 +73,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "relabel.utility_batch": (4, {}),
     "relabel.normaliser_trials": (5, {}),
     "relabel.copies": (2, {}),
+    "relabel.hindsight_copies": (1, {}),
     "relabel.normaliser": ("collected", {}),
     "relabel.revisited": (3, {}),
     "exploration.initial": ("coloured", {}),
@@ -97,6 +98,8 @@ DRIVER_S = {
     "initial_steps_per_task",
     "evaluation_interval",
     "evaluation_tasks",
+    "initial_tasks",
+    "final_tasks",
 }
 SECTIONS = {"inference": Inference, "actor_critic": ActorCritic, "relabel": Relabel, "exploration": Exploration, "schedule": Schedule}
 

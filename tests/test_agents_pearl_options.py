@@ -12,7 +12,7 @@ from toy_agents import transition_of
 from toy_pearl import pearl_of, pearl_trials
 
 from dmrlad_bench.cards import CardError, family_names, load_agent, resolve_agent
-from dmrlad_bench.cards.agent_config import NOT_READ_BY_PEARL
+from dmrlad_bench.cards.agent_config import NOT_READ_BY
 from dmrlad_bench.cards.agent_sections import Pearl
 from dmrlad_bench.envs.family import family
 from dmrlad_bench.harness.agent import make_agent
@@ -106,7 +106,7 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("key", [*(f"{section}.{key}" for section, key, _ in NOT_READ_BY_PEARL), "inference.window", "inference.kind"])
+@pytest.mark.parametrize("key", [*(f"{section}.{key}" for section, key, _ in NOT_READ_BY["pearl"]), "inference.window", "inference.kind"])
 def test_what_pearl_does_not_read_is_refused(key: str) -> None:
     value = {**OTHERS, "inference.window": "3", "inference.kind": '"mixture_vae"', "exploration.resample_interval": "5"}.get(key, "0.5")
     with pytest.raises(CardError, match=f"'pearl'.*{key.split('.')[0]}"):

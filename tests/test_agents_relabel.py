@@ -285,4 +285,4 @@ def test_log_z_over_collected_trials_leaves_copies_out(kind: str) -> None:
             scores = relabeller.return_scores(slots, replay, generator_of(0))
     torch.testing.assert_close(scores[2], torch.zeros(4), atol=1e-5, rtol=0.0)
     assert (scores[[0, 1, 3]].abs() > 1e-3).any()
-    assert set(replay.draw_collected(50, generator_of(1)).tolist()) == {2}
+    assert set(replay.draw_originals(50, generator_of(1)).tolist()) == {2}

@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 
 import gymnasium
 import numpy as np
@@ -107,8 +108,8 @@ def test_copies_of_vector_environments_continue_the_same(name, duplicate):
 
 @every_body_of_ours
 def test_closing_twice_leaves_no_threads_behind(name):
-    before = _native_threads()
-    for _ in range(2):
+    before = None
+    for _ in range(3):
         env = DMRLADVectorEnv(4, name, threads=3)
         env.reset(seed=0)
         env.step(np.zeros(env.action_space.shape or ()))
@@ -116,7 +117,17 @@ def test_closing_twice_leaves_no_threads_behind(name):
         env.close()
         with pytest.raises(gymnasium.error.ClosedEnvironmentError):
             env.step(np.zeros(env.action_space.shape or ()))
-    assert before is None or _native_threads() == before
+        before = before or _native_threads()  # from the first round on: libraries start threads of their own when first used
+    assert before is None or _falls_to(before)
+
+
+def _falls_to(count: int) -> bool:
+    """Whether no more than `count` threads run, now or shortly: the system may list a thread for a moment after its end."""
+    for _ in range(50):
+        if (_native_threads() or 0) <= count:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def _native_threads() -> int | None:

@@ -313,7 +313,10 @@ def test_normalised_scores_that_do_not_follow_are_found() -> None:
 
 def test_evaluations_of_fewer_tasks_are_no_edit() -> None:
     """The budget `smoke` evaluates some tasks only while training, so the curve's end is not the final scores."""
-    compare([with_returns(make_result(budget="smoke"), "test", 0.1)])
+    result = make_result(budget="smoke")
+    scores = result.scores()
+    comparison = compare([with_returns(result, "test", 0.1)])
+    assert value(comparison, "dmrlad", "return") == pytest.approx(scores.mean_returns[-1] + 0.1 / len(scores.returns))
 
 
 # ---- forms --------------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from dmrlad_bench.agents.replay import TrialReplay
 from dmrlad_bench.cards.agent_sections import Relabel
 
 CHUNK_BYTES = 256 * 2**20
+CANDIDATES = 100
 
 
 @dataclass(frozen=True)
@@ -156,9 +157,12 @@ class Relabeller:
         """Store copies of the new trials at `slots`, and of `revisited` earlier ones; returns the copies' slots, and what to log."""
         sources = slots
         if self.config.revisited:
-            sources = torch.cat([slots, replay.draw_originals(self.config.revisited, slots, generator)])
+            sources = torch.cat([slots, replay.draw_originals(self.config.revisited, generator, without=slots)])
         chosen = self.draw(sources, replay, inference, learner, generator)
         source, task = sources.repeat_interleave(chosen.shape[1]), chosen.flatten()
+        if self.config.hindsight_copies:
+            further = self.by_gain(slots, self.config.hindsight_copies * len(slots), replay, generator)
+            source, task = torch.cat([source, further[0]]), torch.cat([task, further[1]])
         copies = {name: value[source] for name, value in replay.data.items()}
         in_force = self.hindsight.tasks[task].unsqueeze(1)
         if "task_sequence" in copies:
@@ -170,6 +174,18 @@ class Relabeller:
             _show(copies, in_force)
         metrics = {"relabelled_return": float(copies["reward"].sum(-1).mean()), "relabelled_tasks": float(len(torch.unique(task)))}
         return replay.add(copies), metrics
+
+    @torch.no_grad()
+    def by_gain(self, slots: Tensor, count: int, replay: TrialReplay, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """`count` trials and tasks, the tasks drawn in proportion to what their best candidate gains over the mean one.
+
+        Candidates are the trials at `slots` and earlier ones.
+        """
+        candidates = torch.cat([slots, replay.draw_originals(CANDIDATES, generator, without=slots)])
+        returns = self._returns(candidates, replay)
+        gain = returns.max(0).values - returns.mean(0)
+        task = gain.clamp(min=1e-6).multinomial(count, replacement=True, generator=generator)
+        return candidates[returns.argmax(0)[task]], task
 
     @torch.no_grad()
     def draw(
@@ -214,7 +230,7 @@ class Relabeller:
         if self.config.normaliser == "stored":
             stored = replay.data["reward"][self._members(replay, self.config.normaliser_trials, generator)].sum(-1)
         else:
-            stored = self._returns(replay.draw_collected(self.config.normaliser_trials, generator), replay).T
+            stored = self._returns(replay.draw_originals(self.config.normaliser_trials, generator), replay).T
         return self._returns(slots, replay) / self.config.temperature - _log_mean_exp(stored / self.config.temperature, -1)
 
     def _returns(self, slots: Tensor, replay: TrialReplay) -> Tensor:
@@ -240,7 +256,7 @@ class Relabeller:
     ) -> Tensor:
         """log Z_psi = log mean_m exp (U_psi(T_m) / temperature), `(P,)`, over trials stored under psi, or over collected ones."""
         if self.config.normaliser == "collected":
-            chosen = replay.draw_collected(self.config.normaliser_trials, generator)
+            chosen = replay.draw_originals(self.config.normaliser_trials, generator)
             return _log_mean_exp(self.utilities(chosen, replay, inference, learner, start, generator) / self.temperature, 0)
         chosen = self._members(replay, self.config.normaliser_trials, generator)
         values = []

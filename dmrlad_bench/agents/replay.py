@@ -148,19 +148,20 @@ class TrialReplay:
             members = members if len(members) else self.trials  # a first iteration of a single trial has only one side
             self._sides[side] = (members, (lengths[members]).cumsum(0))
 
-    def draw_collected(self, count: int, generator: torch.Generator) -> Tensor:
-        """Slots `(count,)`, drawn with replacement, of trials stored as they were lived."""
-        originals = self.trials[~self.data["copy"][: self.size]]
-        originals = originals if len(originals) else self.trials  # a ring as small as one iteration's copies keeps no original
-        return originals[torch.randint(len(originals), (count,), generator=generator, device=self.device)]
+    def draw_originals(self, count: int, generator: torch.Generator, without: Tensor | None = None) -> Tensor:
+        """Slots, drawn with replacement, of trials stored as they were lived, `(count,)`, or `(0,)` where there are none.
 
-    def draw_originals(self, count: int, fresh: Tensor, generator: torch.Generator) -> Tensor:
-        """Slots `(count,)`, drawn with replacement, of trials stored as they were lived; those at `fresh` are left out."""
-        earlier = ~self.data["copy"][: self.size]
-        earlier[fresh] = False
-        originals = self.trials[earlier]
+        Args:
+            count: how many.
+            generator: source of randomness.
+            without: slots that are left out.
+        """
+        eligible = ~self.data["copy"][: self.size]
+        if without is not None:
+            eligible[without] = False
+        originals = self.trials[eligible]
         if len(originals) == 0:
-            return fresh[:0]
+            return originals
         return originals[torch.randint(len(originals), (count,), generator=generator, device=self.device)]
 
     def best_final_beliefs(self) -> Tensor:

@@ -137,6 +137,9 @@ class Relabel(CardModel):
         description="whose utilities log Z of a task averages: of trials stored under it, or of any as they were collected",
     )
     copies: int = Field(default=1, ge=1, description="relabelled copies of every collected trial")
+    hindsight_copies: int = Field(
+        default=0, ge=0, description="further copies for every new trial, shared out by gain: to tasks in which earlier trials did well"
+    )
     revisited: int = Field(default=0, ge=0, description="trials of earlier iterations that each iteration relabels once more")
 
 
@@ -175,9 +178,13 @@ class Schedule(CardModel):
     episodes_per_trial: int | None = Field(
         default=None, ge=1, description="consecutive episodes in one task that make a training trial; none = the family's"
     )
-    initial_steps_per_task: int = Field(default=100, ge=1, description="least steps of every training task in each initial iteration")
+    initial_tasks: int = Field(
+        default=0, ge=0, description="training tasks that an initial iteration visits, spread evenly over the split; 0 = all"
+    )
+    initial_steps_per_task: int = Field(default=100, ge=1, description="least steps of every visited task in each initial iteration")
     reconstruction_updates: int = Field(default=5000, ge=0)
     policy_updates: int = Field(default=2000, ge=0)
     evaluation_interval: int = Field(default=10, ge=1, description="iterations between evaluations")
     evaluation_tasks: int = Field(default=0, ge=0, description="tasks a split in evaluations while training; 0 = all")
+    final_tasks: int = Field(default=0, ge=0, description="tasks a split in the final scores; 0 = all, as a published entry needs")
     replay_trials: int = Field(default=20_000, ge=1, description="capacity of the replay, in trials; copies count")

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from dmrlad_bench.cards.reading import CardError, CardModel, digest, nearest, read_toml, register_folder, validate
+from dmrlad_bench.cards.reading import CardError, CardModel, digest, nearest, read_toml, register_folder, unused, validate
 
 NAMESPACE = "DMRLAD"
 UNHASHED = {"description", "source", "reference"}
-# Keys that came after the first published cards, by section ("" is the card itself): left out of the digest of cards that keep
-# their defaults, so that a new key never changes the digest of a card that does not use it.
+# Keys that came after the first published cards, by section ("" is the card itself): see `unused`.
 LATER_KEYS: dict[str, tuple[str, ...]] = {
     "": ("terminates", "changes"),
     "goal": ("region", "norm", "variants", "box", "scaled"),
@@ -140,13 +139,7 @@ class FamilyCard(CardModel):
     @property
     def digest(self) -> str:
         """SHA-256 of everything on the card that changes results."""
-        unhashed: dict[str, Any] = dict.fromkeys(UNHASHED, True)
-        for section, keys in LATER_KEYS.items():
-            owner = getattr(self, section) if section else self
-            if owner is not None:
-                unused = {key: True for key in keys if getattr(owner, key) == type(owner).model_fields[key].default}
-                unhashed.update(unused if not section else {section: unused} if unused else {})
-        return digest(self, exclude=unhashed)
+        return digest(self, exclude=dict.fromkeys(UNHASHED, True) | unused(self, LATER_KEYS))
 
 
 @lru_cache(maxsize=1)

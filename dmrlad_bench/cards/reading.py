@@ -100,6 +100,22 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
+def unused(model: BaseModel, later: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+    """Which of the `later` keys (by section; "" is the model itself) keep their defaults, in pydantic's form of what to exclude.
+
+    Keys that came after the first published cards are left out of the digest of a card that does not use them, so that a new key never
+    changes the digest of what was published before it.
+    """
+    found: dict[str, Any] = {}
+    for section, keys in later.items():
+        owner = getattr(model, section) if section else model
+        if owner is None:
+            continue
+        kept = {key: True for key in keys if getattr(owner, key) == type(owner).model_fields[key].default}
+        found.update(kept if not section else {section: kept} if kept else {})
+    return found
+
+
 def digest(content: BaseModel, exclude: set[str] | dict[str, Any] | None = None) -> str:
     """SHA-256 of a model's canonical JSON (sorted keys, no spaces), without the keys in `exclude` (pydantic's form)."""
     canonical = json.dumps(content.model_dump(mode="json", exclude=exclude), sort_keys=True, separators=(",", ":"))

@@ -27,6 +27,11 @@ def splits_of(family: TaskFamily) -> tuple[str, ...]:
     return tuple(split for split in SPLITS if split in family.splits and len(family.tasks(split)) > 0)
 
 
+def spread(count: int, available: int) -> np.ndarray:
+    """`count` task numbers, at most all, spread evenly over the `available` ones; 0 = all."""
+    return np.linspace(0, available - 1, min(count or available, available)).round().astype(np.int64)
+
+
 def score(
     environments: Environments,
     agent: Agent,
@@ -59,9 +64,7 @@ def score(
         raise CardError(f"episodes: expected at least 1, got {episodes}")
     environment_seed, agent_seed = seed.spawn(2)
     actor: Any = agent.fork(agent_seed) if hasattr(agent, "fork") else agent  # pyright: ignore[reportAttributeAccessIssue]
-    available = len(family.tasks(split))
-    count = available if tasks == 0 else min(tasks, available)
-    task_index = np.linspace(0, available - 1, count).round().astype(np.int64)
+    task_index = spread(tasks, len(family.tasks(split)))
     generator = np.random.default_rng(environment_seed)
     rolled = roll_out(environments, actor, split, task_index, episodes=episodes, generator=generator, deterministic=deterministic)
     return TrialScores(split, deterministic, task_index, rolled.returns, rolled.success, reference_of(family))

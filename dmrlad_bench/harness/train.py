@@ -31,7 +31,7 @@ from dmrlad_bench.harness.checkpoint import (
 )
 from dmrlad_bench.harness.collect import Environments, RollOut, roll_out
 from dmrlad_bench.harness.errors import Interrupted, RunFailed
-from dmrlad_bench.harness.evaluate import score, splits_of
+from dmrlad_bench.harness.evaluate import score, splits_of, spread
 from dmrlad_bench.harness.log import RunLog, evaluation_columns
 from dmrlad_bench.harness.machine import host, packages, torch_threads
 from dmrlad_bench.harness.run import Run, RunConfig, check_folder, locked, settle
@@ -218,7 +218,7 @@ class _Session:
         tasks = len(self.family.tasks("train"))
         episodes = self.schedule.episodes_per_trial or self.family.episodes_per_trial
         if iteration <= self.exploration.initial_iterations:
-            chosen = np.arange(tasks)
+            chosen = spread(self.schedule.initial_tasks, tasks)
             trials = math.ceil(self.schedule.initial_steps_per_task / (self.family.horizon * episodes))
         else:
             size = min(self.schedule.tasks_per_iteration, tasks)
@@ -277,8 +277,9 @@ class _Session:
 
     def _finish(self) -> None:
         with self._timed("evaluate"):
-            finals = [self._score(split, deterministic=True) for split in splits_of(self.family)]
-            finals.append(self._score("test", deterministic=False))
+            tasks = self.schedule.final_tasks
+            finals = [self._score(split, deterministic=True, tasks=tasks) for split in splits_of(self.family)]
+            finals.append(self._score("test", deterministic=False, tasks=tasks))
         if not self.position.curve:
             self._add_to_curve(finals[0])
         config, position, family = self.config, self.position, self.family

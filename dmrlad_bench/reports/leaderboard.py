@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from dmrlad_bench.cards import BUDGETS, CardError, register_folder
 from dmrlad_bench.reports.comparison import CONFIDENCE, NORMALISED, REPETITIONS, SEED_OF_INTERVALS, Estimate, measures
-from dmrlad_bench.reports.results import FamilyRecord, Result, ResultModel
+from dmrlad_bench.reports.results import FamilyRecord, Result, ResultModel, read_versioned
 
 ENTRY_FORMAT_VERSION = 1
 EPISODES = 3  # K of the protocol
@@ -179,21 +179,7 @@ def entry_schema() -> str:
 
 def read_entry(path: Path) -> Entry:
     """Read one entry; raises `CardError` for a file that is unreadable, of another format version or of another schema."""
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise CardError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise CardError(f"{path}: truncated or not JSON: {error}") from None
-    version = content.get("format_version") if isinstance(content, dict) else None
-    if version != ENTRY_FORMAT_VERSION:
-        raise CardError(f"{path}: leaderboard entry of format version {version!r}; accepted: {ENTRY_FORMAT_VERSION}")
-    try:
-        return Entry.model_validate_json(json.dumps(content), strict=True)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(str(part) for part in fault["loc"])
-        raise CardError(f"{path}: {f'key {where!r}: ' if where else ''}{fault['msg'].removeprefix('Value error, ')}") from None
+    return read_versioned(path, Entry, ENTRY_FORMAT_VERSION, "leaderboard entry")
 
 
 def entry_files(folder: Path) -> list[Path]:

@@ -120,7 +120,9 @@ def _fault_of_curve(result: Result) -> str | None:
         if getattr(last, name) != getattr(result, name):
             return f"key {name!r} is {getattr(result, name)}, at the end of the curve {getattr(last, name)}"
     config = preset_config(result)
-    if config is None or config.digest != result.agent.digest or config.schedule.evaluation_tasks or "test" not in last.scores:
+    if config is None or config.digest != result.agent.digest or "test" not in last.scores:
+        return None
+    if config.schedule.evaluation_tasks != config.schedule.final_tasks:
         return None
     scored = next((matrix for matrix in result.final if (matrix.split, matrix.deterministic) == ("test", True)), None)
     if scored is None:

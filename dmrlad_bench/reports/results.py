@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -14,6 +14,7 @@ from dmrlad_bench.reports.scores import TrialScores
 
 RESULT_FILE = "result.json"
 FORMAT_VERSION = 1
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class ResultModel(BaseModel):
@@ -165,6 +166,11 @@ def read_result(path: Path | str) -> Result:
         path = path / RESULT_FILE
         if not path.exists():
             raise CardError(f"{path.parent}: no {RESULT_FILE}: not a run folder, or the run is unfinished (continue it with --resume)")
+    return read_versioned(path, Result, FORMAT_VERSION, "result")
+
+
+def read_versioned(path: Path, model: type[Model], accepted: int, what: str) -> Model:
+    """Read a JSON file that says its `format_version`; raises `CardError` where it is unreadable, of another version or not a `model`."""
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
@@ -172,10 +178,11 @@ def read_result(path: Path | str) -> Result:
     except ValueError as error:
         raise CardError(f"{path}: truncated or not JSON: {error}") from None
     version = content.get("format_version") if isinstance(content, dict) else None
-    if version != FORMAT_VERSION:
-        raise CardError(f"{path}: result of format version {version!r}; accepted: {FORMAT_VERSION}")
+    if version != accepted:
+        raise CardError(f"{path}: {what} of format version {version!r}; accepted: {accepted}")
     try:
-        return Result.model_validate_json(json.dumps(content), strict=True)
+        return model.model_validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
         fault = error.errors()[0]
-        raise CardError(f"{path}: key {'.'.join(str(part) for part in fault['loc'])!r}: {fault['msg']}") from None
+        where = ".".join(str(part) for part in fault["loc"])
+        raise CardError(f"{path}: {f'key {where!r}: ' if where else ''}{fault['msg'].removeprefix('Value error, ')}") from None
