@@ -73,7 +73,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "relabel.utility_batch": (4, {}),
     "relabel.normaliser_trials": (5, {}),
     "relabel.copies": (2, {}),
-    "relabel.hindsight_copies": (1, {}),
+    "relabel.copies_by_gain": (1, {}),
     "relabel.normaliser": ("collected", {}),
     "relabel.revisited": (3, {}),
     "exploration.initial": ("coloured", {}),

@@ -286,3 +286,23 @@ def test_log_z_over_collected_trials_leaves_copies_out(kind: str) -> None:
     torch.testing.assert_close(scores[2], torch.zeros(4), atol=1e-5, rtol=0.0)
     assert (scores[[0, 1, 3]].abs() > 1e-3).any()
     assert set(replay.draw_originals(50, generator_of(1)).tolist()) == {2}
+
+
+def test_copies_by_gain_go_to_the_best_trial_of_tasks_in_proportion_to_its_gain() -> None:
+    trials, replay = one_trial_a_task()
+    returns = np.array([[trial_return(trials, trial, TASKS[task]) for task in range(4)] for trial in range(4)])
+    gain = returns.max(0) - returns.mean(0)
+    source, task = relabeller_of().pairs_by_gain(torch.arange(4), 4000, replay, generator_of(0))
+    assert (source.numpy() == returns.argmax(0)[task.numpy()]).all()
+    assert chisquare(np.bincount(task.numpy(), minlength=4), 4000 * gain / gain.sum()).pvalue > 1e-3
+
+
+def test_copies_by_gain_are_some_of_hfr_s_copies() -> None:
+    for by_gain in (0, 1, 3):
+        _, replay = one_trial_a_task()
+        relabeller: Any = relabeller_of(copies=3, copies_by_gain=by_gain)
+        assert relabeller.draw(torch.arange(4), replay, inference_of(), StubLearner(), generator_of(0)).shape == (4, 3 - by_gain)
+        slots, _ = relabeller.store_copies(torch.arange(4), replay, inference_of(), StubLearner(), generator_of(0))
+        assert len(slots) == 4 * 3
+    with pytest.raises(ValueError, match="must not exceed"):
+        relabeller_of(copies=1, copies_by_gain=2)

@@ -148,6 +148,7 @@ class Relabeller:
     def __init__(self, config: Relabel, hindsight: Hindsight, value_scale: float = 1.0, task_observable: bool = False) -> None:
         self.config = config
         self.hindsight = hindsight
+        self.by_gain = config.copies_by_gain if config.kind == "hfr" else 0
         self.temperature = config.temperature * value_scale
         self.task_observable = task_observable
 
@@ -160,8 +161,8 @@ class Relabeller:
             sources = torch.cat([slots, replay.draw_originals(self.config.revisited, generator, without=slots)])
         chosen = self.draw(sources, replay, inference, learner, generator)
         source, task = sources.repeat_interleave(chosen.shape[1]), chosen.flatten()
-        if self.config.hindsight_copies:
-            further = self.by_gain(slots, self.config.hindsight_copies * len(slots), replay, generator)
+        if self.by_gain:
+            further = self.pairs_by_gain(slots, self.by_gain * len(slots), replay, generator)
             source, task = torch.cat([source, further[0]]), torch.cat([task, further[1]])
         copies = {name: value[source] for name, value in replay.data.items()}
         in_force = self.hindsight.tasks[task].unsqueeze(1)
@@ -176,7 +177,7 @@ class Relabeller:
         return replay.add(copies), metrics
 
     @torch.no_grad()
-    def by_gain(self, slots: Tensor, count: int, replay: TrialReplay, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def pairs_by_gain(self, slots: Tensor, count: int, replay: TrialReplay, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """`count` trials and tasks, the tasks drawn in proportion to what their best candidate gains over the mean one.
 
         Candidates are the trials at `slots` and earlier ones.
@@ -193,7 +194,7 @@ class Relabeller:
     ) -> Tensor:
         """New task indices `(n, copies)` for the trials at `slots`; the copies of a trial get different tasks."""
         tasks = len(self.hindsight.tasks)
-        copies = min(self.config.copies, tasks)
+        copies = min(self.config.copies - self.by_gain, tasks)
         if self.config.kind == "random":
             scores = torch.zeros((len(slots), tasks), device=slots.device)
         elif self.config.kind == "hindsight":

@@ -22,7 +22,7 @@ NOT_READ: tuple[tuple[str, str, Any], ...] = (  # by pearl and rl2: section, key
 )
 NOT_READ_BY = {"pearl": (*NOT_READ, ("relabel", "context", "trajectory")), "rl2": (*NOT_READ, ("actor_critic", "critic", "scalar"))}
 # Keys that came after the first published results, by section: see `unused`.
-LATER_KEYS = {"relabel": ("hindsight_copies",), "schedule": ("initial_tasks", "final_tasks")}
+LATER_KEYS = {"relabel": ("copies_by_gain",), "schedule": ("initial_tasks", "final_tasks")}
 
 
 class AgentConfig(CardModel):

@@ -137,10 +137,18 @@ class Relabel(CardModel):
         description="whose utilities log Z of a task averages: of trials stored under it, or of any as they were collected",
     )
     copies: int = Field(default=1, ge=1, description="relabelled copies of every collected trial")
-    hindsight_copies: int = Field(
-        default=0, ge=0, description="further copies for every new trial, shared out by gain: to tasks in which earlier trials did well"
+    copies_by_gain: int = Field(
+        default=0,
+        ge=0,
+        description="hfr: how many of the copies go, instead, to tasks by what their best trial gains over the mean one",
     )
     revisited: int = Field(default=0, ge=0, description="trials of earlier iterations that each iteration relabels once more")
+
+    @model_validator(mode="after")
+    def _by_gain_is_a_part(self) -> Relabel:
+        if self.copies_by_gain > self.copies:
+            raise ValueError("copies_by_gain counts some of the copies: it must not exceed them")
+        return self
 
 
 class Exploration(CardModel):
