@@ -1,7 +1,8 @@
 """Agent cards: who solves it. One `agents/<name>.toml` a preset; an ablation extends another card.
 
 A card's sections are resolved in this order, later ones winning: model defaults, the extended card, the card's own
-sections, `[budget.<name>]`, `[family.<Name>]`, `[family.<Name>.budget.<name>]`, and `--set key=value`.
+sections, `[budget.<name>]`, `[family.<Name>]`, `[family.<Name>.budget.<name>]`, and `--set key=value`. What `[like]` maps a
+family to comes just before the family's own sections, in the card and in those that extend it.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class AgentCard(CardModel):
     recurrent: dict[str, Any] = {}
     budget: dict[str, dict[str, Any]] = {}
     family: dict[str, dict[str, Any]] = {}
+    like: dict[str, str] = Field(default={}, description="family -> the family whose sections it has, too")
     path: Path = Field(exclude=True)
 
 
@@ -86,7 +88,11 @@ def resolve_agent(card: AgentCard, family: str, budget: str, overrides: tuple[st
         CardError: unknown budget or key, ill-typed value, or a card that extends itself.
     """
     _known_budget(budget, "budget")
-    content = _resolve(card, family, budget, ())
+    chain = _chain(card)
+    families = _families(chain, family)
+    content: dict[str, Any] = {}
+    for link in chain:
+        _extend(content, link, families, budget)
     content.update(name=card.name, description=card.description)
     if content.get("algorithm") in OWN_SECTIONS:
         content.setdefault(OWN_SECTIONS[content["algorithm"]], {})
@@ -99,31 +105,55 @@ def resolve_agent(card: AgentCard, family: str, budget: str, overrides: tuple[st
     return config
 
 
-def _resolve(card: AgentCard, family: str, budget: str, above: tuple[Path, ...]) -> dict[str, Any]:
-    if card.path in above:
-        raise CardError(f"{card.path}: key 'extends': the card extends itself by way of {card.extends!r}")
-    content: dict[str, Any] = {}
+def _chain(card: AgentCard) -> list[AgentCard]:
+    """The card, behind the one that it extends, and so on down to the first."""
+    chain = [card]
+    while (name := _extended_by(chain[0])) is not None:
+        extended = load_agent(name)
+        if extended.path in [above.path for above in chain]:
+            raise CardError(f"{extended.path}: key 'extends': the card extends itself by way of {extended.extends!r}")
+        chain.insert(0, extended)
+    return chain
+
+
+def _extended_by(card: AgentCard) -> str | Path | None:
     if card.extends is not None:
-        extended = card.path.parent / card.extends if card.extends.endswith(".toml") else card.extends
-        content = _resolve(load_agent(extended), family, budget, (*above, card.path))
-    elif card.algorithm == EXTERNAL:
-        content = _resolve(load_agent(SCHEDULED_AS), family, budget, (*above, card.path))
+        return card.path.parent / card.extends if card.extends.endswith(".toml") else card.extends
+    return SCHEDULED_AS if card.algorithm == EXTERNAL else None
+
+
+def _families(chain: list[AgentCard], family: str) -> tuple[str, ...]:
+    """The families whose sections are read, later ones winning: what `family` is like, and `family`."""
+    likes = {name: (other, card.path) for card in chain for name, other in card.like.items()}
+    if family not in likes:
+        return (family,)
+    other, path = likes[family]
+    if other in likes:
+        raise CardError(f"{path}: key 'like.{family}': {other!r} is itself like {likes[other][0]!r}")
+    return other, family
+
+
+def _extend(content: dict[str, Any], card: AgentCard, families: tuple[str, ...], budget: str) -> None:
+    """Lay the card's own content over that of the card that it extends."""
     if card.algorithm == EXTERNAL:
-        content = applicable(content)
+        kept = applicable(content)
+        content.clear()
+        content.update(kept)
     if card.algorithm is not None and card.algorithm != content.get("algorithm"):
         content.pop("inference", None)  # another algorithm infers in its own way
     for name in ("algorithm", "import_path", "task_observable"):
         if getattr(card, name) is not None:
             content[name] = getattr(card, name)
     sections = ("inference", "actor_critic", "relabel", "exploration", "schedule", *OWN_SECTIONS.values())
-    own = {name: dict(getattr(card, name)) for name in sections if getattr(card, name)}
-    specific = dict(card.family.get(family, {}))
-    specific_budgets = specific.pop("budget", {})
-    for name in specific_budgets:
-        _known_budget(name, f"{card.path}: key 'family.{family}.budget.{name}'")
-    for layer in (own, card.budget.get(budget, {}), specific, specific_budgets.get(budget, {})):
-        _merge(content, layer)
-    return content
+    _merge(content, {name: dict(getattr(card, name)) for name in sections if getattr(card, name)})
+    _merge(content, card.budget.get(budget, {}))
+    for family in families:
+        specific = dict(card.family.get(family, {}))
+        budgets = specific.pop("budget", {})
+        for name in budgets:
+            _known_budget(name, f"{card.path}: key 'family.{family}.budget.{name}'")
+        _merge(content, specific)
+        _merge(content, budgets.get(budget, {}))
 
 
 def _merge(content: dict[str, Any], layer: dict[str, Any]) -> None:
