@@ -123,7 +123,14 @@ def test_a_scalar_trunk_is_the_configured_network() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"critic": "scalar"}, {"temperature": "latent"}, {"temperature": "fixed"}, {"risk": "cvar", "risk_parameter": 0.5}]
+    "changes",
+    [
+        {"critic": "scalar"},
+        {"temperature": "latent"},
+        {"temperature": "fixed"},
+        {"risk": "cvar", "risk_parameter": 0.5},
+        {"averaging": 0.4},
+    ],
 )
 def test_a_restored_learner_goes_on_the_same(changes: dict[str, Any]) -> None:
     first, second = learner_of(0, **changes), learner_of(1, **changes)
@@ -137,3 +144,23 @@ def test_a_restored_learner_goes_on_the_same(changes: dict[str, Any]) -> None:
         for one, other in zip(getattr(first, name).parameters(), getattr(second, name).parameters(), strict=True):
             assert torch.equal(one, other)
     assert torch.equal(first.temperature(batch_of().belief), second.temperature(batch_of().belief))
+    assert torch.equal(first.act(batch_of().state, generator_of(0), True), second.act(batch_of().state, generator_of(0), True))
+
+
+def test_deterministic_actions_are_those_of_the_average_of_policies() -> None:
+    """The plain mean of the first policies, then a running one; draws stay those of the newest policy."""
+    rate, learner, generator = 0.3, learner_of(averaging=0.3), generator_of(3)
+    expected = [torch.zeros_like(parameter) for parameter in learner.policy.parameters()]
+    for update in range(1, 7):
+        learner.update(batch_of(update), generator)
+        weight = max(rate, 1 / update)
+        expected = [(1 - weight) * old + weight * new.detach() for old, new in zip(expected, learner.policy.parameters(), strict=True)]
+    state = batch_of(9).state
+    newest = learner_of()
+    newest.policy.load_state_dict(learner.policy.state_dict())
+    torch.testing.assert_close(learner.act(state, generator_of(1), False), newest.act(state, generator_of(1), False))
+    assert not torch.allclose(learner.act(state, generator, True), newest.act(state, generator, True))
+    with torch.no_grad():
+        for parameter, mean in zip(newest.policy.parameters(), expected, strict=True):
+            parameter.copy_(mean)
+    torch.testing.assert_close(learner.act(state, generator, True), newest.act(state, generator, True))

@@ -61,6 +61,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "actor_critic.target_entropy_factor": (9.0, {"schedule.policy_updates": 12, "actor_critic.temperature_learning_rate": 0.1}),
     "actor_critic.discount": (0.5, {}),
     "actor_critic.polyak": (0.5, {}),
+    "actor_critic.averaging": (0.5, {}),
     "actor_critic.learning_rate": (1e-2, {}),
     "actor_critic.learning_rate_end": (1e-5, {"schedule.iterations": 2}),
     "actor_critic.batch_size": (8, {}),
@@ -134,6 +135,9 @@ def fingerprint_of(settings: dict[str, Any]) -> tuple[float, ...]:
         with torch.no_grad():
             scores = agent.relabeller.scores(torch.arange(4), agent.replay, agent.inference, agent.learner, generator_of(0))
         numbers.extend(scores.flatten().tolist())
+    agent.begin_trial(3)
+    agent.begin_episode()
+    numbers.extend(agent.act(np.ones((3, 3)), True).ravel().tolist())
     for value in agent.learner.policy.parameters():
         numbers.append(float(value.detach().double().abs().sum()))
     return tuple(numbers)

@@ -53,6 +53,7 @@ class SoftActorCritic:
         self.critics = twin_critics(state_dim, action_dim, config, generator)
         self.target_policy = copy.deepcopy(self.policy).requires_grad_(False)
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
+        self.averaged_policy = copy.deepcopy(self.target_policy) if config.averaging < 1 else None
         self.temperature = Temperature(config, belief_dim, generator)
         self.policy_optimiser = adam(self.policy.parameters(), config.learning_rate)
         self.critic_optimiser = adam(self.critics.parameters(), config.learning_rate)
@@ -87,6 +88,8 @@ class SoftActorCritic:
         polyak_average(self.target_critics, self.critics, self.config.polyak)
         polyak_average(self.target_policy, self.policy, self.config.polyak)
         self.updates += 1
+        if self.averaged_policy is not None:  # the plain mean at first, so that the untrained policy is soon forgotten
+            polyak_average(self.averaged_policy, self.policy, max(self.config.averaging, 1 / self.updates))
         metrics.update(
             policy=policy_loss.detach(),
             temperature=temperature.mean(),
@@ -94,6 +97,12 @@ class SoftActorCritic:
             value=value.detach().mean(),
         )
         return metrics
+
+    def act(self, state: Tensor, generator: torch.Generator, deterministic: bool) -> Tensor:
+        """Actions `(n, action_dim)`: a draw from the policy, or the mode of the average of policies."""
+        if not deterministic:
+            return self.policy.sample(state, generator)[0]
+        return (self.policy if self.averaged_policy is None else self.averaged_policy).mode(state)
 
     def schedule(self, progress: float) -> None:
         """Set the learning rates of policy and critics for the share `progress` of the run that is done."""
@@ -156,6 +165,8 @@ class SoftActorCritic:
         state: dict[str, Any] = {"updates": self.updates, "temperature": self.temperature.state_dict()}
         for name in ("policy", "critics", "target_policy", "target_critics", "policy_optimiser", "critic_optimiser"):
             state[name] = getattr(self, name).state_dict()
+        if self.averaged_policy is not None:
+            state["averaged_policy"] = self.averaged_policy.state_dict()
         if self.proposal is not None:
             state["proposal"] = self.proposal.state_dict()
             state["proposal_optimiser"] = self.proposal_optimiser.state_dict()

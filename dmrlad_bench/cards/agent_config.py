@@ -20,9 +20,12 @@ NOT_READ: tuple[tuple[str, str, Any], ...] = (  # by pearl and rl2: section, key
     ("exploration", "resample_interval", 0),
     ("schedule", "reconstruction_updates", 0),
 )
-NOT_READ_BY = {"pearl": (*NOT_READ, ("relabel", "context", "trajectory")), "rl2": (*NOT_READ, ("actor_critic", "critic", "scalar"))}
+NOT_READ_BY = {
+    "pearl": (*NOT_READ, ("relabel", "context", "trajectory")),
+    "rl2": (*NOT_READ, ("actor_critic", "critic", "scalar"), ("actor_critic", "averaging", 1.0)),
+}
 # Keys that came after the first published results, by section: see `unused`.
-LATER_KEYS = {"relabel": ("copies_by_gain",), "schedule": ("initial_tasks", "final_tasks")}
+LATER_KEYS = {"actor_critic": ("averaging",), "relabel": ("copies_by_gain",), "schedule": ("initial_tasks", "final_tasks")}
 
 
 class AgentConfig(CardModel):

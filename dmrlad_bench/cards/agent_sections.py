@@ -67,6 +67,9 @@ class ActorCritic(CardModel):
     target_entropy_factor: float = Field(default=1.0, gt=0)
     discount: float = Field(default=0.99, ge=0, lt=1)
     polyak: float = Field(default=5e-3, gt=0, le=1)
+    averaging: float = Field(
+        default=1.0, gt=0, le=1, description="rate of the running average of policies whose mode acts deterministically; 1 = the newest"
+    )
     learning_rate: float = Field(default=3e-4, gt=0)
     learning_rate_end: float | None = Field(default=None, gt=0, description="linear schedule's end, over the run; none = constant")
     batch_size: int = Field(default=256, ge=1)
