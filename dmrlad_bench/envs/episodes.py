@@ -11,6 +11,7 @@ from gymnasium.spaces import Box
 from dmrlad_bench.cards import CardError, nearest
 from dmrlad_bench.envs.bodies import Body, MujocoBody
 from dmrlad_bench.envs.changes import TaskChanges
+from dmrlad_bench.envs.drawings import Drawing
 from dmrlad_bench.envs.family import TaskFamily
 
 
@@ -154,9 +155,9 @@ class Episodes:
         """The body that steps."""
         return self._body
 
-    def state(self, row: int) -> np.ndarray:
-        """The physics state of one row, `(state_dim,)`."""
-        return self._state[row]
+    def drawing(self, row: int) -> Drawing:
+        """What shows one row."""
+        return self._body.drawing(self._state[row])
 
     @property
     def started(self) -> bool:
