@@ -18,7 +18,7 @@ SHOWN = {  # body -> a family, a training task, steps before the picture
     "sawyer_reach": ("SawyerReachSparse", 3, 15),
     "sawyer_push": ("SawyerPushSparse", 3, 15),
     "sawyer_pick_place": ("SawyerPickPlaceSparse", 3, 15),
-    "metaworld": ("ML10", 0, 5),
+    "metaworld": ("ML10", 200, 5),  # a scene of a drawer
 }
 
 
