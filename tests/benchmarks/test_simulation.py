@@ -93,7 +93,7 @@ def test_single_half_cheetah(benchmark):
 BODIES = {  # family -> Gymnasium's environment of the same body
     "HopperVelSparse": ("Hopper-v5", {}),
     "WalkerVelSparse": ("Walker2d-v5", {}),
-    "AntDir": ("Ant-v5", {"include_cfrc_ext_in_observation": False}),
+    "AntGoalSparse": ("Ant-v5", {"include_cfrc_ext_in_observation": False}),
     "AntVelSparse": ("Ant-v5", {"include_cfrc_ext_in_observation": False}),  # with contact forces
     "CheetahVelSparse": ("HalfCheetah-v5", {}),
 }
