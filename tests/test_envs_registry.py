@@ -66,7 +66,7 @@ def test_a_thousand_random_steps_stay_finite(name):
     env.close()
 
 
-@every_body_of_ours
+@pytest.mark.parametrize("name", [*STEPPED_HERE, "DMRLAD/ML1Reach-v0"])
 def test_bad_input_is_one_clear_line_that_names_the_family(name):
     env = DMRLADEnv(name)
     env.reset(seed=0)
