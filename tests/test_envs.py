@@ -44,7 +44,7 @@ def of_metaworld(name):
     return family(name).card.goal.kind == "meta_world"
 
 
-@every_family
+@pytest.mark.parametrize("name", dmrlad_bench.families())
 def test_gymnasium_checker(name):
     env = gymnasium.make(name)
     with warnings.catch_warnings():

@@ -141,7 +141,8 @@ def test_goal_rewards_by_hand():
     outcome = np.array([[0.3, 1.6, 2.0], [0.5, 1.6, 2.0], [0.0, 0.0, 0.0]])  # L1: 0.7, 0.9, 2
     np.testing.assert_allclose(ant.reward(outcome, task), [4 - 0.7 - 0.01 + 0.05, -0.01 + 0.05, 0.05])
     assert ant.success(outcome, task).tolist() == [True, False, False]
-    np.testing.assert_allclose(family("AntGoal").reward(outcome, task), [-0.7 - 0.2, -0.9 - 0.2, -2.0])
+    with_contact = np.insert(outcome, 2, 4.0, axis=1)
+    np.testing.assert_allclose(family("AntGoal").reward(with_contact, task), [-0.7 - 0.2 - 0.002, -0.9 - 0.2 - 0.002, -2.0 - 0.002])
 
 
 def test_direction_rewards_by_hand():
@@ -150,7 +151,30 @@ def test_direction_rewards_by_hand():
     np.testing.assert_allclose(cheetah.reward(outcome, task), [-1.6, 1.4, -0.4])
     assert cheetah.success(outcome, task).tolist() == [False, True, False]
     assert cheetah.success(outcome, -task).tolist() == [True, False, False]
-    np.testing.assert_allclose(family("AntDir").reward(outcome, task), [-1.5, 1.5, 0.6])
+    with_contact = np.insert(outcome, 1, 4.0, axis=1)
+    np.testing.assert_allclose(family("AntDir").reward(with_contact, task), [-1.5 - 0.002, 1.5 - 0.002, 0.6 - 0.002])
+
+
+def test_running_forward_as_an_ant_is_gymnasiums_reward():
+    """Ant-v5 pays for its velocity along x plus 1, minus the two costs, as long as it stands: the forward task of AntDir.
+
+    Gymnasium reads positions before the last of five simulator steps moves the body, hence the tolerance.
+    """
+    reference: Any = gymnasium.make("Ant-v5", disable_env_checker=True, **PLAIN).unwrapped
+    env = DMRLADEnv("AntDir", task=[1.0])
+    env.reset(seed=11)
+    state = env._episodes._state[0]
+    reference.reset(seed=0)
+    reference.set_state(state[1:16], state[16:30])
+    costs = []
+    for action in random_actions("AntDir", 30):
+        reference.data.qacc_warmstart[:] = 0
+        _, expected, _, _, terms = reference.step(action)
+        _, reward, _, _, info = env.step(action)
+        np.testing.assert_allclose(reward - info["outcome"][0], expected - terms["x_velocity"], rtol=1e-5)
+        assert abs(reward - expected) < 0.5
+        costs.append(-terms["reward_contact"])
+    assert max(costs) > 0
 
 
 def test_an_ant_that_fell_goes_on_where_the_card_says_so():

@@ -240,6 +240,22 @@ def test_a_program_that_never_closes_leaves_no_process() -> None:
         assert _gone(pid)
 
 
+def test_a_program_that_is_killed_leaves_no_process() -> None:
+    """Nothing runs in a program that is killed: its workers must see for themselves that nobody asks any more."""
+    script = (
+        "from dmrlad_bench.envs.family import family; env = family('ML3').make_vec(2, threads=2); env.reset(seed=0); "
+        "print(*[process.pid for process in env._episodes._simulators._processes], flush=True)\n"
+        "while True: env.step(env.action_space.sample())"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        pids = [int(pid) for pid in program.stdout.readline().split()]
+        assert len(pids) == 2 and all(os.path.exists(f"/proc/{pid}") for pid in pids)
+        program.kill()
+    for pid in pids:
+        assert _gone(pid)
+
+
 def _gone(pid: int) -> bool:
     for _ in range(100):
         try:

@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 import time
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -66,11 +67,12 @@ def test_a_thousand_random_steps_stay_finite(name):
     env.close()
 
 
-@every_body_of_ours
+@pytest.mark.parametrize("name", [*STEPPED_HERE, "DMRLAD/ML1Reach-v0"])
 def test_bad_input_is_one_clear_line_that_names_the_family(name):
     env = DMRLADEnv(name)
     env.reset(seed=0)
     count, size = len(env.family.tasks("train")), env.family.action_dim
+    nonsense: dict[str, Any] = {"action": "left", "options": 3, "num_envs": 2.5}
     cases = [
         (lambda: DMRLADEnv(name, split="tset"), r"unknown split 'tset' \(did you mean 'test'\?\); accepted: "),
         (lambda: DMRLADVectorEnv(2, name, split="valid"), r"unknown split 'valid'; accepted: "),
@@ -78,6 +80,9 @@ def test_bad_input_is_one_clear_line_that_names_the_family(name):
         (lambda: env.step(np.zeros((2, size))), r"action of shape .* is not valid"),
         (lambda: env.step(np.full(size, np.nan)), rf"is not valid; accepted: {size} finite numbers"),
         (lambda: env.step(np.full(size, np.inf)), r"is not valid"),
+        (lambda: env.step(nonsense["action"]), r"is not valid; accepted: "),
+        (lambda: env.reset(options=nonsense["options"]), r"reset options must be a dictionary or None, got 3"),
+        (lambda: DMRLADVectorEnv(nonsense["num_envs"], name), r"num_envs must be an integer of at least 1, got 2\.5"),
         (lambda: env.reset(options={"task": count}), rf"task index {count} is out of range; accepted: an integer index 0\.\.{count - 1}"),
         (lambda: env.reset(options={"task": -1}), r"task index -1 is out of range"),
         (lambda: env.reset(options={"task": [0.0] * (env.family.task_dim + 1)}), r"is not valid; accepted: "),

@@ -202,8 +202,8 @@ def test_bad_input_is_one_clear_line():
     env = DMRLADVectorEnv(3, POINT)
     env.reset(seed=0)
     cases = [
-        (lambda: DMRLADVectorEnv(0, POINT), "num_envs must be at least 1, got 0"),
-        (lambda: DMRLADVectorEnv(2, POINT, threads=0), "threads must be at least 1, got 0"),
+        (lambda: DMRLADVectorEnv(0, POINT), "num_envs must be an integer of at least 1, got 0"),
+        (lambda: DMRLADVectorEnv(2, POINT, threads=0), "threads must be an integer of at least 1, got 0"),
         (
             lambda: DMRLADVectorEnv(2, POINT, autoreset_mode="never"),
             "unknown autoreset_mode 'never'; accepted: NextStep, SameStep, Disabled",

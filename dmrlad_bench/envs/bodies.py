@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 
+from dmrlad_bench.envs.drawings import Drawing, Viewpoint
 from dmrlad_bench.envs.physics import ScaledModels
 
 STEP_OF_THE_POINT = 0.1  # m per step and axis at full action
@@ -34,7 +35,7 @@ class Body(ABC):
         action_dim: entries of an action; actions lie in [-1, 1].
         measures: what goal kinds may ask of the body.
         extras: observation extras that a card may ask for.
-        camera: camera of the model that pictures are taken with.
+        camera: what pictures are taken with: the name of a camera of the model, or a point to look from.
         place_dim: entries of `place`; 0 where the body has none, so that tasks cannot change by place.
         widest: how many should at most run side by side; None where any number may.
     """
@@ -43,7 +44,7 @@ class Body(ABC):
     measures: ClassVar[tuple[str, ...]]
     extras: ClassVar[tuple[str, ...]] = ()
     place_dim: ClassVar[int] = 0
-    camera: ClassVar[str] = "track"
+    camera: ClassVar[str | Viewpoint] = "track"
     widest: ClassVar[int | None] = None
 
     def __init__(self, observation_extras: tuple[str, ...] = (), threads: int = 1) -> None:
@@ -80,7 +81,7 @@ class Body(ABC):
         """Which states end the episode, `(n,)` bool."""
         return np.zeros(len(state), dtype=bool)
 
-    def drawing(self, state: np.ndarray) -> tuple[Any, np.ndarray]:
+    def drawing(self, state: np.ndarray) -> Drawing:
         """The MuJoCo model and qpos that show a state `(state_dim,)`; bodies without it cannot be rendered."""
         raise NotImplementedError
 
@@ -112,10 +113,10 @@ class Point(Body):
     def measure(self, name: str, state: np.ndarray, next_state: np.ndarray) -> np.ndarray:
         return next_state
 
-    def drawing(self, state: np.ndarray) -> tuple[Any, np.ndarray]:
+    def drawing(self, state: np.ndarray) -> Drawing:
         if self._picture is None:
             self._picture = import_module("mujoco").MjModel.from_xml_string(PICTURE_OF_THE_POINT)
-        return self._picture, state
+        return Drawing(self._picture, state)
 
 
 class MujocoBody(Body):
@@ -164,8 +165,8 @@ class MujocoBody(Body):
     def place(self, state: np.ndarray) -> np.ndarray:
         return self.positions_of(state)[..., : self.place_dim]
 
-    def drawing(self, state: np.ndarray) -> tuple[Any, np.ndarray]:
-        return self.simulator.model, self.positions_of(state)
+    def drawing(self, state: np.ndarray) -> Drawing:
+        return Drawing(self.simulator.model, self.positions_of(state))
 
     def positions_of(self, state: np.ndarray) -> np.ndarray:
         """qpos of states, `(n, positions)`."""

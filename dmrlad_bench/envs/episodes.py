@@ -11,6 +11,7 @@ from gymnasium.spaces import Box
 from dmrlad_bench.cards import CardError, nearest
 from dmrlad_bench.envs.bodies import Body, MujocoBody
 from dmrlad_bench.envs.changes import TaskChanges
+from dmrlad_bench.envs.drawings import Drawing
 from dmrlad_bench.envs.family import TaskFamily
 
 
@@ -112,7 +113,10 @@ class Episodes:
             CardError: actions of the wrong shape or not finite.
         """
         family, state = self.family, self._state
-        action = np.asarray(actions, dtype=np.float64)
+        try:
+            action = np.asarray(actions, dtype=np.float64)
+        except (TypeError, ValueError):  # text, or rows of several lengths
+            action = np.empty(0)
         if action.shape != (len(state), family.action_dim) or not np.isfinite(action).all():
             accepted = f"{family.action_dim} finite numbers for each of {len(state)} environment(s)"
             raise CardError(f"{family.id}: action of shape {action.shape} is not valid; accepted: {accepted}")
@@ -154,9 +158,9 @@ class Episodes:
         """The body that steps."""
         return self._body
 
-    def state(self, row: int) -> np.ndarray:
-        """The physics state of one row, `(state_dim,)`."""
-        return self._state[row]
+    def drawing(self, row: int) -> Drawing:
+        """What shows one row."""
+        return self._body.drawing(self._state[row])
 
     @property
     def started(self) -> bool:
@@ -174,7 +178,9 @@ class Episodes:
 
 
 def check_options(options: dict[str, Any] | None, accepted: tuple[str, ...], where: str) -> dict[str, Any]:
-    """The reset options as a new dictionary; unknown keys raise `CardError`."""
+    """The reset options as a new dictionary; anything else and unknown keys raise `CardError`."""
+    if options is not None and not isinstance(options, dict):
+        raise CardError(f"{where}: reset options must be a dictionary or None, got {' '.join(repr(options).split())}")
     for key in options or {}:
         if key not in accepted:
             raise CardError(f"{where}: unknown reset option {key!r}{nearest(str(key), accepted)}; accepted: {', '.join(accepted)}")

@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from dmrlad_bench.envs.bodies import Body
+from dmrlad_bench.envs.drawings import Drawing
+from dmrlad_bench.envs.sawyer import ACROSS_THE_TABLE
 
 OBSERVATION = 39
 RAND_VEC = 6  # entries of the longest rand_vec
@@ -36,6 +38,7 @@ class MetaWorld(Body):
 
     action_dim = 4
     measures = ("verdict",)
+    camera = ACROSS_THE_TABLE
     widest = 25  # an environment holds a compiled scene of its own
 
     @classmethod
@@ -50,6 +53,9 @@ class MetaWorld(Body):
 
     def observe(self, state: np.ndarray) -> np.ndarray:
         return state[:, :OBSERVATION].copy()
+
+    def drawing(self, state: np.ndarray) -> Drawing:
+        raise TypeError("Meta-World's environments hold state of their own; MetaWorldEpisodes draws them")
 
     def measure(self, name: str, state: np.ndarray, next_state: np.ndarray) -> np.ndarray:
         return next_state[:, OBSERVATION:]

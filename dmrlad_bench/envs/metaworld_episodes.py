@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dmrlad_bench.cards import CardError
+from dmrlad_bench.envs.drawings import Drawing
 from dmrlad_bench.envs.episodes import Episodes, Step
 from dmrlad_bench.envs.family import TaskFamily
 from dmrlad_bench.envs.metaworld import MetaWorld
@@ -65,6 +66,12 @@ class MetaWorldEpisodes(Episodes):
         for row in rows.tolist():
             self._lived[row].append(action[row].copy())
         return next_state
+
+    def drawing(self, row: int) -> Drawing:
+        """What shows one row, which this process must live: environments side by side are not rendered."""
+        simulators = self._ready()
+        assert isinstance(simulators, Simulators), "processes draw nothing"
+        return simulators.drawing(row)
 
     def _collect(self) -> None:
         """Wait for the episodes that were begun; all processes start theirs at the same time."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dmrlad_bench.envs.drawings import Drawing
 from dmrlad_bench.envs.metaworld import CLASSES, OBSERVATION
 
 STATE = OBSERVATION + 2  # observation, reward, success
@@ -49,6 +50,11 @@ class Simulators:
             observation, reward, _, _, info = self._of_row[row][1].step(action)
             states[number, :OBSERVATION], states[number, OBSERVATION:] = observation, (reward, info["success"])
         return states
+
+    def drawing(self, row: int) -> Drawing:
+        """The scene that a row lives in, as it stands, and Meta-World's goal there."""
+        environment = self._of_row[row][1]
+        return Drawing(environment.model, environment.data.qpos.copy(), environment._target_pos.copy())
 
     def _take(self, number: int) -> Any:
         for key, (other, environment) in self._idle.items():

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from dmrlad_bench.envs.bodies import Body
+from dmrlad_bench.envs.drawings import Drawing, Viewpoint
 
 FRAME_SKIP = 5  # simulator steps of 2.5 ms
 HAND_START = np.array([0.0, 0.6, 0.2])  # m
@@ -32,6 +33,7 @@ OBJECT_HEIGHT = 0.02  # m
 POSITIONS, VELOCITIES = 16, 15
 OBJECT_POSITION, OBJECT_VELOCITY = slice(9, 12), slice(9, 15)  # in qpos and qvel
 FRAME = 18  # entries of one frame of an observation
+ACROSS_THE_TABLE = Viewpoint((0.0, 0.65, 0.15), 1.4, 220.0, -28.0)  # the cameras of Meta-World's models are upside down
 PHYSICS = 1 + POSITIONS + VELOCITIES
 MOCAP = slice(PHYSICS, PHYSICS + 3)
 FINGERTIPS = slice(PHYSICS + 3, PHYSICS + 6)
@@ -67,6 +69,7 @@ class Sawyer(Body):
     object_settles: ClassVar[bool] = False
     action_dim = 4
     measures = ("hand_position", "object_position")
+    camera = ACROSS_THE_TABLE
 
     def __init__(self, observation_extras: tuple[str, ...] = (), threads: int = 1) -> None:
         super().__init__(observation_extras, threads)
@@ -105,6 +108,9 @@ class Sawyer(Body):
         if name == "hand_position":
             return next_state[:, FINGERTIPS]
         return next_state[:, FRAMES][:, 4:7]
+
+    def drawing(self, state: np.ndarray) -> Drawing:
+        return Drawing(self.simulator.model, state[1 : 1 + POSITIONS])
 
     def close(self) -> None:
         if self._simulator is not None:

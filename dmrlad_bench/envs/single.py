@@ -91,7 +91,7 @@ class DMRLADEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             return None
         if not self._episodes.started:
             raise ResetNeeded(f"{self.family.id}: call reset before render")
-        return self._renderer.draw(self._episodes.state(0), self._episodes.tasks[0])
+        return self._renderer.draw(self._episodes.drawing(0), self._episodes.tasks[0])
 
     def close(self) -> None:
         """Free the simulator and the renderer; closing twice is fine."""

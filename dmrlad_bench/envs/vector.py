@@ -61,8 +61,8 @@ class DMRLADVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.family = family if isinstance(family, TaskFamily) else family_of(family)
         check_render_mode(render_mode, self.family.id)
         for name, value in {"num_envs": num_envs, "threads": threads, "max_episode_steps": max_episode_steps}.items():
-            if value is not None and value < 1:
-                raise CardError(f"{self.family.id}: {name} must be at least 1, got {value}")
+            if value is not None and (not isinstance(value, int | np.integer) or value < 1):
+                raise CardError(f"{self.family.id}: {name} must be an integer of at least 1, got {value!r}")
         try:
             self._autoreset_mode = AutoresetMode(autoreset_mode)
         except ValueError:

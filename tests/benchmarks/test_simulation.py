@@ -1,20 +1,26 @@
-"""Steps per second of every body: ours, Gymnasium's `SyncVectorEnv`, and MuJoCo alone. Run with `pytest tests/benchmarks`.
+"""Steps per second of every body: ours, Gymnasium's `SyncVectorEnv`, Meta-World's environments, MuJoCo. Run `pytest tests/benchmarks`.
 
 Every benchmark of ours times its baselines in the same run and puts the ratio into `extra_info`.
 """
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.vector import SyncVectorEnv
 
 import dmrlad_bench  # noqa: F401  (registers the ids)
 from dmrlad_bench.envs.cores import available_cores
+from dmrlad_bench.envs.family import family
+from dmrlad_bench.envs.single import DMRLADEnv
+from dmrlad_bench.envs.vector import DMRLADVectorEnv
 
 NUM_ENVS = 32
 STEPS = 60
@@ -93,7 +99,7 @@ def test_single_half_cheetah(benchmark):
 BODIES = {  # family -> Gymnasium's environment of the same body
     "HopperVelSparse": ("Hopper-v5", {}),
     "WalkerVelSparse": ("Walker2d-v5", {}),
-    "AntDir": ("Ant-v5", {"include_cfrc_ext_in_observation": False}),
+    "AntGoalSparse": ("Ant-v5", {"include_cfrc_ext_in_observation": False}),
     "AntVelSparse": ("Ant-v5", {"include_cfrc_ext_in_observation": False}),  # with contact forces
     "CheetahVelSparse": ("HalfCheetah-v5", {}),
 }
@@ -128,6 +134,49 @@ def test_vector_point(benchmark):
     benchmark.extra_info["times_sync_vector_env"] = 1 / rate(lambda: vector_steps(sync))
     benchmark(vector_steps, env)
     _finish(benchmark)
+
+
+ARMS = {  # family -> Meta-World's scene
+    "SawyerReachSparse": "reach-v3",
+    "SawyerPushSparse": "push-v3",
+    "SawyerPickPlaceSparse": "pick-place-v3",
+    "ML1Reach": "reach-v3",  # which runs Meta-World's own environments
+}
+every_arm = pytest.mark.parametrize("name", ARMS)
+FEW_ENVS = 8  # an environment of Meta-World's compiles a model of its own
+
+
+def metaworlds_own(scene: str) -> gymnasium.Env:
+    """Meta-World's environment of a scene, at the first training task of its ML1."""
+    types, scenes = pytest.importorskip("metaworld.types"), pytest.importorskip("metaworld.env_dict")
+    environment: Any = scenes.ALL_V3_ENVIRONMENTS[scene]()
+    task = family({"reach-v3": "ML1Reach", "push-v3": "ML1Push", "pick-place-v3": "ML1PickPlace"}[scene]).tasks("train")[0]
+    data = {"rand_vec": task[1:], "env_cls": type(environment), "partially_observable": True}
+    environment.set_task(types.Task(scene, pickle.dumps(data)))
+    return environment
+
+
+@every_arm
+@pytest.mark.parametrize("threads", sorted({1, available_cores()}))
+def test_vector_arm(benchmark, name, threads):
+    env = DMRLADVectorEnv(FEW_ENVS, name, threads=threads)
+    sync = SyncVectorEnv([lambda: DMRLADEnv(name)] * FEW_ENVS)
+    benchmark.extra_info["times_sync_vector_env_of_ours"] = 1 / rate(lambda: vector_steps(sync), 2)  # models are compiled in the first
+    own = metaworlds_own(ARMS[name])
+    benchmark.extra_info["times_metaworld"] = 1 / rate(lambda: single_steps(own))
+    benchmark.pedantic(vector_steps, (env,), rounds=3)
+    _finish(benchmark, FEW_ENVS * STEPS)
+    env.close()
+    sync.close()
+
+
+@every_arm
+def test_single_arm(benchmark, name):
+    ours, theirs = DMRLADEnv(name), metaworlds_own(ARMS[name])
+    benchmark.extra_info["times_metaworld"] = 1 / rate(lambda: single_steps(theirs))
+    benchmark.pedantic(single_steps, (ours,), rounds=3)
+    _finish(benchmark, SINGLE_STEPS)
+    ours.close()
 
 
 def _finish(benchmark, steps: int = NUM_ENVS * STEPS) -> None:
