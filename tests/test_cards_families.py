@@ -11,6 +11,7 @@ import torch
 
 import dmrlad_bench
 from dmrlad_bench.cards import CardError, register_folder
+from dmrlad_bench.envs.bodies import Body
 from dmrlad_bench.envs.family import family
 from dmrlad_bench.envs.multi_task import is_direction
 
@@ -20,8 +21,8 @@ PUBLISHED = {
     "DMRLAD/AntDirNonStationary-v0": (2, 2, 0, 800, 27, "8bc21064416a6d1c9208b90d00631ea1dec09297ce320c8213ac8a3ce055c6de"),
     "DMRLAD/AntGoal-v0": (100, 30, 10, 200, 29, "3535d49dd0a0268505aa773202bd7cfedc69daedb83e8e4fa9be0c71daf6753e"),
     "DMRLAD/AntGoalSparse-v0": (100, 30, 10, 200, 29, "1ae596e954f64f036b877b3379a210e9ddcfb9b54dd5bcdea9b7208c1ad37244"),
-    "DMRLAD/AntVelNonStationary-v0": (100, 30, 10, 800, 27, "d9f586d98840290df31dc1835b2ec82173bbe8d89c77f5baf890456ca1d04def"),
-    "DMRLAD/AntVelSparse-v0": (50, 15, 10, 300, 27, "29e22fa8021e7edc44eeb6d122125810579871a7b02b35c20ca553bd3dbf262b"),
+    "DMRLAD/AntVelNonStationary-v0": (100, 30, 10, 800, 27, "123563e05af425e81b20c7d542a0e1862633e0b2846173c192238c04dbf64620"),
+    "DMRLAD/AntVelSparse-v0": (50, 15, 10, 300, 27, "ab3eabf5c1d76550602aed0641cf34e1bc787a1ccb17d2ce9802d8376c32dedb"),
     "DMRLAD/CheetahDir-v0": (2, 2, 0, 200, 17, "378bcac67af39ed1d1c375cded2aaa3927ac8519e93cf5fcf6e1818af01dfecd"),
     "DMRLAD/CheetahDirContinual-v0": (2, 2, 0, 800, 17, "8fb9810d1dcd3a7815eec28243c1ef71a65b940fd363d09c125b983a0f6e9393"),
     "DMRLAD/CheetahDirNonStationary-v0": (2, 2, 0, 800, 17, "f87b935bc8f43d9506b8bafb097290aa5251ca76cb1245c92852864c5ca37123"),
@@ -33,8 +34,8 @@ PUBLISHED = {
     "DMRLAD/CheetahVelNonStationary-v0": (100, 30, 10, 800, 17, "ca9057f1e2f40a0621a3b28dbfec5bb0bfcde60274793c760df9b0d76e4c50ea"),
     "DMRLAD/CheetahVelSparse-v0": (50, 30, 10, 200, 17, "8979bf5171350196b55b774fc3b33a9cdc80954077ad67f59c1d36df7da15e43"),
     "DMRLAD/HopperRandParams-v0": (40, 10, 10, 200, 11, "f875da11a8357886093af1e4bd2e3bb364f1c037eeed6eb2466ddd2a406eb538"),
-    "DMRLAD/HopperVelNonStationary-v0": (100, 30, 10, 800, 11, "5acad8f79ae91ca7a8981966ab12f3813448dd0b1e136f4659f17b16d2ef6f2c"),
-    "DMRLAD/HopperVelSparse-v0": (50, 15, 10, 200, 11, "b5c5db09c86413067a2f4a897755591df0413f1bc5e077739762dd565901cb90"),
+    "DMRLAD/HopperVelNonStationary-v0": (100, 30, 10, 800, 11, "04a1a476331e1ef4c25ace09867d2febe734fcb1e28b10b2bcef7a8d2323702f"),
+    "DMRLAD/HopperVelSparse-v0": (50, 15, 10, 200, 11, "2affbffb171119969dcf7fc94681367e46d01b9ec567eac4a72c022d09cdfba9"),
     "DMRLAD/ML10-v0": (500, 250, 0, 500, 39, "5c0dc2fe2f9bf2246bebbf2210d0d01bd69ebd6c754c9750a8ddf136b3946213"),
     "DMRLAD/ML1PickPlace-v0": (50, 50, 0, 500, 39, "86d3e1de211634058c91bcf8f826f968e4742aea36e9e664312ac78f24dab037"),
     "DMRLAD/ML1Push-v0": (50, 50, 0, 500, 39, "c99248cf7edec4a5bad15d43bfb1b8a3f317ce6e123fbab0e6a43484ae29eceb"),
@@ -48,8 +49,8 @@ PUBLISHED = {
     "DMRLAD/SawyerReachSparse-v0": (50, 10, 10, 150, 39, "7ada6c97977176d390a9d59854b280f8fac7b9ff83cca34b25dcc3f0f403cbae"),
     "DMRLAD/WalkerRandParams-v0": (40, 10, 10, 200, 17, "8493868ec9998dde7cab1a965c93408139814245dccc0860529b820897c45caa"),
     "DMRLAD/WalkerRandParamsNonStationary-v0": (100, 30, 10, 800, 17, "2126afe80df49b19b16760a98d921e69a46d1963d3b6395de46dec880f64e7ff"),
-    "DMRLAD/WalkerVelNonStationary-v0": (100, 30, 10, 800, 17, "994eaaed281a6068af7766ccac0b61da423945aa943b14a58b21549e46e9e062"),
-    "DMRLAD/WalkerVelSparse-v0": (50, 15, 10, 200, 17, "711533fe4ce096b1439590f01196ea7c31d60b719263c062573cc93f6cf94a7c"),
+    "DMRLAD/WalkerVelNonStationary-v0": (100, 30, 10, 800, 17, "049bd70b6996cced519813217d792363351ef8770db8a6bab598693f8cf8b318"),
+    "DMRLAD/WalkerVelSparse-v0": (50, 15, 10, 200, 17, "cc07f9cf60dbe535181c30df26b54cefd7dd7d739fcbe1472fcafbe33b4e10ac"),
 }
 every_family = pytest.mark.parametrize("name", dmrlad_bench.families())
 
@@ -93,6 +94,17 @@ def test_the_exception_from_disjoint_splits_is_stated_where_it_is_made():
     for name in ("AntDir", "CheetahDir"):
         np.testing.assert_array_equal(family(name).tasks("train"), [[-1], [1]])
         np.testing.assert_array_equal(family(name).tasks("test"), [[-1], [1]])
+
+
+@every_family
+def test_falling_never_pays(name):
+    """Where an episode ends at a fall, a body that stands at rest is paid no less than nothing in every task."""
+    task_family = family(name)
+    falls = type(task_family.make_body()).terminated is not Body.terminated
+    if not (falls and task_family.card.terminates):
+        return
+    tasks = np.concatenate([task_family.tasks(split) for split in ("train", "test")])
+    assert task_family.reward(np.zeros((len(tasks), task_family.outcome_dim)), tasks).min() >= 0
 
 
 @every_family
