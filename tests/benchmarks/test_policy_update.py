@@ -1,0 +1,121 @@
+"""A policy update at the reference's shapes against a naive one, and its time as the replay grows.
+
+Batches of 256, 3 x 300 networks, 16 fractions, 64 cosines. The naive update computes the same losses eagerly: gradients of every critic
+weight in the policy's pass too, one optimiser a network that is neither fused nor batched, target averages parameter by parameter with
+temporaries, and a batch drawn by listing every stored step. Everything is processor time of one thread. The reference's own: 268 ms
+with one thread.
+"""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import replace
+
+import numpy as np
+import torch
+from reference_sizes import PROBLEM, fill, medians, reference_agent, report
+
+from dmrlad_bench.agents.actor_critic import Batch
+from dmrlad_bench.agents.cemrl import Cemrl
+from dmrlad_bench.agents.critics import quantile_huber_loss, risk_value
+from dmrlad_bench.agents.replay import TrialReplay
+
+TRIALS = 200
+FEW, MANY = 40_000, 4_000_000
+
+
+class Naive:
+    """The same update as a plain program would write it."""
+
+    def __init__(self, agent: Cemrl) -> None:
+        self.agent, self.learner = agent, agent.learner
+        learner = self.learner
+        rate = learner.config.learning_rate
+        self.policy = torch.optim.Adam(learner.policy.parameters(), rate, foreach=False)
+        self.critics = [torch.optim.Adam(critic.parameters(), rate, foreach=False) for critic in learner.critics]
+
+    def batch(self) -> Batch:
+        replay = self.agent.replay
+        places = torch.cat([torch.stack([trial.expand(replay.steps), torch.arange(replay.steps)], -1) for trial in replay.trials])
+        trial, step = places[torch.randint(len(places), (256,))].T
+        belief = replay.belief[trial, step]
+        return Batch(
+            torch.cat([replay.data["observation"][trial, step], belief], -1),
+            torch.cat([replay.data["next_observation"][trial, step], belief], -1),
+            belief,
+            replay.data["action"][trial, step],
+            replay.data["reward"][trial, step],
+            replay.data["terminated"][trial, step].float(),
+        )
+
+    def update(self) -> None:
+        learner, batch, generator = self.learner, self.batch(), self.agent.generator
+        config, temperature = learner.config, learner.temperature(batch.belief).detach()
+        with torch.no_grad():
+            action, density = learner.target_policy.sample(batch.next_state, generator)
+            ahead = learner.fractions(batch.next_state, action, generator)
+            following = torch.stack([critic(batch.next_state, action, ahead.midpoints) for critic in learner.target_critics]).amin(0)
+            discount = config.discount * (1 - batch.terminated).unsqueeze(-1)
+            target = batch.reward.unsqueeze(-1) + discount * (following - (temperature * density).unsqueeze(-1))
+        here = learner.fractions(batch.state, batch.action, generator)
+        for critic, optimiser in zip(learner.critics, self.critics, strict=True):
+            prediction = critic(batch.state, batch.action, here.midpoints)
+            optimiser.zero_grad()
+            quantile_huber_loss(prediction, target, here.midpoints, ahead.weights).backward()
+            optimiser.step()
+        action, density = learner.policy.sample(batch.state, generator)
+        asked = learner.fractions(batch.state, action, generator)
+        answers = torch.stack([critic(batch.state, action, asked.midpoints) for critic in learner.critics]).amin(0)
+        self.policy.zero_grad()
+        (temperature * density - risk_value(answers, asked, "neutral", 0.0)).mean().backward()
+        self.policy.step()
+        learner.temperature.update(batch.belief, density.detach(), learner.target_entropy)
+        for average, online in ((learner.target_critics, learner.critics), (learner.target_policy, learner.policy)):
+            for old, new in zip(average.parameters(), online.parameters(), strict=True):
+                old.data = (1 - config.polyak) * old.data + config.polyak * new.data
+
+
+def test_policy_update(benchmark) -> None:
+    agent, other = reference_agent(TRIALS), reference_agent(TRIALS)
+    naive = Naive(other)
+
+    def ours() -> None:
+        agent.learner.update(agent.replay.batch(256, False, agent.generator), agent.generator)
+
+    taken = medians({"ours": ours, "naive": naive.update}, rounds=7)
+    share = taken["ours"] / taken["naive"]
+    report(benchmark, taken["ours"], share_of_naive=share, share_of_the_reference_s_milliseconds=taken["ours"] / 0.268)
+
+
+def resident() -> float:
+    """Bytes of memory that the process holds, at most so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+
+
+def test_cost_does_not_grow_with_the_replay(benchmark) -> None:
+    """Small networks and observations, so that drawing the batch is a large part of the update, and 4 M transitions fit."""
+    small = replace(PROBLEM, observation_dim=3, action_dim=1, outcome_dim=1, reconstruction_dims=3)
+    agent = reference_agent(20)
+    learner_config = agent.config.actor_critic.model_copy(update={"hidden": (32, 32), "fraction_count": 4, "cosines": 8})
+    updates, stored, before = {}, 0, resident()
+    for name, steps in (("few", FEW), ("many", MANY)):
+        config = agent.config.model_copy(update={"actor_critic": learner_config})
+        config = config.model_copy(update={"schedule": config.schedule.model_copy(update={"replay_trials": steps // small.horizon})})
+        one = Cemrl(config, small, np.random.SeedSequence(0), "cpu")
+        fill(one.replay, steps // small.horizon)
+        one.replay.belief.fill_(0.5)  # touched, as re-inference does
+        stored += bytes_of(one.replay)
+
+        def update(one=one) -> None:
+            for _ in range(10):
+                one.learner.update(one.replay.batch(256, True, one.generator), one.generator)
+
+        updates[name] = update
+    taken = medians(updates, rounds=9)
+    memory = (resident() - before) / stored
+    report(benchmark, taken["many"] / 10, times_an_update_at_40_k=taken["many"] / taken["few"], memory_over_stored_bytes=memory)
+
+
+def bytes_of(replay: TrialReplay) -> int:
+    """Bytes of what the replay stores."""
+    return sum(value.numel() * value.element_size() for value in (*replay.data.values(), replay.belief))
