@@ -95,7 +95,7 @@ class Cemrl(ReplayAgent):
         state = torch.as_tensor(observation, dtype=torch.float32, device=self.device)
         if self._context is not None:
             state = torch.cat([state, self._acting_belief()], -1)
-        action = self.learner.policy.mode(state) if deterministic else self.learner.policy.sample(state, self.generator)[0]
+        action = self.learner.policy.mode(state) if deterministic else self.learner.policy.draw(state, self.generator)
         return self.with_noise(action)
 
     def _acting_belief(self) -> Tensor:

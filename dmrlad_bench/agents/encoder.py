@@ -67,10 +67,18 @@ class ContextEncoder(nn.Module):
         Returns:
             `(..., steps, features)`; the last feature is `valid`.
         """
-        present = valid.to(transitions.dtype).unsqueeze(-1)
+        return self.factors(self.features(transitions), valid)
+
+    def features(self, transitions: Tensor) -> Tensor:
+        """What `factors` makes rows of: the trunk's output, or the transitions themselves where windows are encoded whole."""
+        return transitions if self.flat else self.trunk(transitions)
+
+    def factors(self, features: Tensor, valid: Tensor) -> Tensor:
+        """The rows of transitions with these `features` `(..., steps, width)`."""
+        present = valid.to(features.dtype).unsqueeze(-1)
         if self.flat:
-            return torch.cat([transitions, torch.ones_like(present)], -1) * present
-        logits, mean, deviation = self._heads(transitions)
+            return torch.cat([features, torch.ones_like(present)], -1) * present
+        logits, mean, deviation = self._heads(features)
         precision = deviation.square().reciprocal()
         weighted_mean = mean * precision
         if self.config.encoder == "per_transition_class":
@@ -95,7 +103,7 @@ class ContextEncoder(nn.Module):
     def of_windows(self, windows: Tensor) -> Belief:
         """Beliefs of windows of rows, `(..., W, features)`, oldest first; missing entries are zero rows."""
         if self.flat:
-            logits, mean, deviation = self._heads(windows.flatten(-2))
+            logits, mean, deviation = self._heads(self.trunk(windows.flatten(-2)))
             present = (windows[..., -1].sum(-1) > 0.5).to(logits.dtype)[..., None, None]
             precision = deviation.square().reciprocal() * present
             classes = merged_classes(torch.softmax(logits, -1), present.squeeze(-1), "mean")
@@ -118,8 +126,7 @@ class ContextEncoder(nn.Module):
         product = gaussian_product(precision.reshape(shape).clamp(min=0.0), weighted_mean.reshape(shape), prior_mean, prior_deviation)
         return Belief(merged_classes(statistic, count, merge), *product)
 
-    def _heads(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        features = self.trunk(inputs)
+    def _heads(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         shape = (*features.shape[:-1], self.config.classes, self.config.latent_dim)
         mean, raw = self.gaussian_head(features).chunk(2, -1)
         return self.class_head(features), mean.reshape(shape), functional.softplus(raw).reshape(shape) + SMALLEST_DEVIATION

@@ -102,7 +102,7 @@ class PearlAgent(ReplayAgent):
         if self._latent is None:
             self._latent = self._choose_latent(deterministic)
         state = torch.cat([torch.as_tensor(observation, dtype=torch.float32, device=self.device), self._latent], -1)
-        action = self.learner.policy.mode(state) if deterministic else self.learner.policy.sample(state, self.generator)[0]
+        action = self.learner.policy.mode(state) if deterministic else self.learner.policy.draw(state, self.generator)
         return self.with_noise(action)
 
     def _choose_latent(self, deterministic: bool) -> Tensor:
