@@ -23,7 +23,7 @@ from dmrlad_bench.agents.replay import TrialReplay
 from dmrlad_bench.cards.agent_sections import ActorCritic, Inference, Pearl
 
 PROBLEM = toy_problem()
-CLOSE = {"rtol": 1e-4, "atol": 1e-7}
+CLOSE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-7}
 
 
 def passes_of(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
@@ -236,7 +236,10 @@ def test_relabelling_in_blocks_equals_trial_by_trial_where_nothing_is_drawn(monk
             torch.testing.assert_close(relabeller.utilities(torch.arange(9), *shared), alone, rtol=1e-4, atol=1e-6)
 
 
-def test_the_beliefs_of_the_whole_replay_equal_every_window_in_float64() -> None:
+@pytest.mark.parametrize("size", [1, 2**20])
+def test_the_beliefs_of_the_whole_replay_equal_every_window_in_float64(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    passes_of(monkeypatch, size)
+    monkeypatch.setattr("dmrlad_bench.agents.cemrl.REINFER_BLOCK", 30 if size == 1 else 100_000)
     agent = Cemrl(small_config(), PROBLEM, np.random.SeedSequence(1), "cpu")
     agent.store(random_trials(PROBLEM, 6, 2, length=np.array([10, 1, 4, 10, 7, 2])))
     in_doubles(agent.replay)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dmrlad_bench.agents.belief import MERGES, Belief, class_statistic, gaussian_product, merged_classes, window_sums
-from dmrlad_bench.agents.networks import MLP, Linear
+from dmrlad_bench.agents.networks import MLP, Linear, rows_of_a_pass
 from dmrlad_bench.cards.agent_sections import Inference
 
 SMALLEST_DEVIATION = 1e-3
@@ -67,7 +67,11 @@ class ContextEncoder(nn.Module):
         Returns:
             `(..., steps, features)`; the last feature is `valid`.
         """
-        return self.factors(self.features(transitions), valid)
+        rows, valid = rows_of_a_pass(self.trunk.widest, transitions.device), valid.expand(transitions.shape[:-1])
+        if torch.is_grad_enabled() or valid.numel() <= rows:
+            return self.factors(self.features(transitions), valid)
+        parts = zip(transitions.reshape(-1, transitions.shape[-1]).split(rows), valid.reshape(-1).split(rows), strict=True)
+        return torch.cat([self.factors(self.features(part), exists) for part, exists in parts]).view(*valid.shape, -1)
 
     def features(self, transitions: Tensor) -> Tensor:
         """What `factors` makes rows of: the trunk's output, or the transitions themselves where windows are encoded whole."""
