@@ -56,8 +56,8 @@ def fill(replay: TrialReplay, trials: int, seed: int = 0) -> None:
     """Store `trials` random trials, a few at a time, so that filling needs little memory beside the replay's own."""
     drawn = torch.Generator().manual_seed(seed)
     steps, data = replay.steps, replay.data
-    for first in range(0, trials, 1000):
-        count = min(1000, trials - first)
+    for first in range(0, trials, 200):
+        count = min(200, trials - first)
 
         def normal(name: str, count: int = count) -> torch.Tensor:
             return torch.randn((count, steps, data[name].shape[-1]), generator=drawn)

@@ -32,7 +32,8 @@ def one_environment(agent: Cemrl, env: gymnasium.Env) -> None:
         action = agent.learner.policy.sample(torch.cat([here, belief.point()], -1).unsqueeze(0), agent.generator)[0].squeeze(0)
         observation, reward, *_ = env.step(action.numpy().astype(np.float32))
         following = torch.as_tensor(observation, dtype=torch.float32)
-        window.append(statistics.transition(here, action, torch.tensor(float(reward)), following))
+        transition = statistics.transition(here[None], action[None], torch.tensor([float(reward)]), following[None])
+        window.append(transition[0])
 
 
 def test_collection(benchmark) -> None:
