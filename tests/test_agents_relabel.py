@@ -29,8 +29,8 @@ class StubLearner:
     def __init__(self, scale: float = 1.0) -> None:
         self.config, self.quantile, self.policy, self.scale = ActorCritic(hidden=(8,)), False, self, scale
 
-    def sample(self, state: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.tanh(state.sum(-1, keepdim=True)), torch.zeros(len(state))
+    def draw(self, state: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return torch.tanh(state.sum(-1, keepdim=True))
 
     def value(self, state: torch.Tensor, action: torch.Tensor, generator: torch.Generator, *, risk_neutral: bool = False) -> torch.Tensor:
         assert risk_neutral, "utilities are means, whatever risk the policy takes"

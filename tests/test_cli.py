@@ -54,7 +54,8 @@ def test_a_piped_run_prints_plainly(tmp_path: Path) -> None:
     assert "iteration 3/3" in done.stderr
     assert "left" in done.stderr
     assert "wall seconds by phase" in done.stdout
-    assert "reconstruct" in done.stdout
+    assert re.search(r"│ collect +│[^│]+│[^│]+│ +\d+ environment steps/s │", done.stdout), done.stdout
+    assert re.search(r"│ reconstruct +│[^│]+│[^│]+│ +[\d.]+ ms an update │", done.stdout), done.stdout
     assert done.stdout.rstrip().endswith(f"run folder: {tmp_path}/PointGoal/dmrlad--smoke--seed0")
     again = program("evaluate", tmp_path / "PointGoal" / "dmrlad--smoke--seed0", "--episodes", "2", "--split", "ood")
     assert again.returncode == 0, again.stderr

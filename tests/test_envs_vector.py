@@ -14,7 +14,6 @@ from gymnasium.vector import AutoresetMode
 
 import dmrlad_bench
 from dmrlad_bench.cards import CardError
-from dmrlad_bench.envs.cores import available_cores
 from dmrlad_bench.envs.family import family
 from dmrlad_bench.envs.single import DMRLADEnv
 from dmrlad_bench.envs.vector import DMRLADVectorEnv
@@ -235,22 +234,6 @@ def test_a_bad_task_leaves_every_environment_as_it_was():
     observation, *_, info = env.step(np.ones((2, 2)))
     np.testing.assert_allclose(observation, 0.2)
     np.testing.assert_array_equal(info["task"], tasks)
-
-
-def test_cores_follow_the_control_group(tmp_path):
-    allowed = available_cores(tmp_path)
-    assert allowed >= 1
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert available_cores(tmp_path) == allowed
-    (tmp_path / "cpu.max").write_text("50000 100000\n")
-    assert available_cores(tmp_path) == 1
-    (tmp_path / "cpu.max").unlink()
-    (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
-    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
-    assert available_cores(tmp_path) == allowed
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("100000\n")
-    assert available_cores(tmp_path) == 1
 
 
 def test_a_program_that_never_closes_still_ends():

@@ -101,7 +101,7 @@ class SoftActorCritic:
     def act(self, state: Tensor, generator: torch.Generator, deterministic: bool) -> Tensor:
         """Actions `(n, action_dim)`: a draw from the policy, or the mode of the average of policies."""
         if not deterministic:
-            return self.policy.sample(state, generator)[0]
+            return self.policy.draw(state, generator)
         return (self.policy if self.averaged_policy is None else self.averaged_policy).mode(state)
 
     def schedule(self, progress: float) -> None:

@@ -31,6 +31,8 @@ class Belief:
 
     def point(self, with_deviation: bool = False) -> Tensor:
         """Mean of the most likely class, `(..., L)`; followed by its standard deviation where asked, `(..., 2 L)`."""
+        if self.classes.shape[-1] == 1:
+            return torch.cat([self.mean, self.deviation], -1).squeeze(-2) if with_deviation else self.mean.squeeze(-2)
         chosen = self.classes.argmax(-1)
         mean = _take_class(self.mean, chosen)
         return torch.cat([mean, _take_class(self.deviation, chosen)], -1) if with_deviation else mean
@@ -92,6 +94,8 @@ def merged_classes(statistic_sum: Tensor, count: Tensor, merge: str) -> Tensor:
     With p_i the class probabilities of transition i: `mean` is mean_i p_i, `softmax_of_sum` softmax(sum_i p_i),
     `softmax_of_product` softmax(prod_i p_i).
     """
+    if statistic_sum.shape[-1] == 1 and not statistic_sum.requires_grad:
+        return torch.ones_like(statistic_sum)
     present = count > 0.5
     if merge == "mean":
         uniform = torch.full_like(statistic_sum, 1.0 / statistic_sum.shape[-1])

@@ -18,13 +18,15 @@ from dmrlad_bench.agents.encoder import OnlineContext
 from dmrlad_bench.agents.inference import TaskInference
 from dmrlad_bench.agents.interface import Metrics, Problem, Transition, Trials
 from dmrlad_bench.agents.learning import averaged_updates, timed_phase
+from dmrlad_bench.agents.networks import ALIGNMENT
 from dmrlad_bench.agents.relabel import Hindsight, Relabeller
 from dmrlad_bench.agents.replay import TrialReplay
 from dmrlad_bench.agents.replay_agent import Part, ReplayAgent
 from dmrlad_bench.cards import CardError
 from dmrlad_bench.cards.agent_config import AgentConfig
 
-REINFER_ROWS = 100_000
+REINFER_ROWS = 4096  # steps that are re-inferred at a time, which bounds what re-inference needs beside the replay
+REINFER_BLOCK = 100_000  # they are counted anew in every block of so many, so that rounding stays what it was
 VALIDATION_TARGETS = 4096
 
 
@@ -173,7 +175,9 @@ class Cemrl(ReplayAgent):
     @torch.no_grad()
     def _reinfer(self, inference: TaskInference) -> None:
         """Recompute the belief of every stored step: one encoder pass over each, then prefix sums."""
-        for slots in self.replay.trials.split(max(1, REINFER_ROWS // self.replay.steps)):
+        steps = self.replay.steps
+        few = ALIGNMENT * max(1, REINFER_ROWS // (ALIGNMENT * steps))
+        for slots in (part for block in self.replay.trials.split(max(1, REINFER_BLOCK // steps)) for part in block.split(few)):
             rows = inference.encoder.rows(self.replay.transitions(slots.unsqueeze(-1), slice(None)).squeeze(1), self.replay.lived(slots))
             self.replay.belief[slots] = inference.encoder.along(rows).point(self.with_deviation)
 

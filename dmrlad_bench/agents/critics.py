@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dmrlad_bench.agents.networks import MLP, Linear
+from dmrlad_bench.agents.networks import MLP, Linear, rows_of_a_pass
 from dmrlad_bench.cards.agent_sections import ActorCritic
 
 
@@ -61,6 +61,8 @@ class QuantileCritic(nn.Module):
 
     A base MLP with LayerNorm on (s, a) is multiplied by an embedding of tau (cosines, linear, LayerNorm, sigmoid);
     a merged layer with LayerNorm follows, then one output for every tau.
+
+    Without gradients, a large batch is answered in passes small enough for their activations to stay in the cache.
     """
 
     frequencies: Tensor
@@ -76,9 +78,17 @@ class QuantileCritic(nn.Module):
         self.merged = MLP(width, (merged,), 1, generator, layer_norm=True)
         frequencies = math.pi * torch.arange(1, config.cosines + 1, device=generator.device, dtype=torch.float32)
         self.register_buffer("frequencies", frequencies, persistent=False)
+        self.widest = max(*config.hidden, config.cosines, inputs)
 
     def forward(self, state: Tensor, action: Tensor, tau: Tensor) -> Tensor:
         """`(batch, state_dim)`, `(batch, action_dim)`, `(batch or 1, N)` -> `(batch, N)`."""
+        rows = rows_of_a_pass(self.widest * tau.shape[-1], state.device)
+        if torch.is_grad_enabled() or len(state) <= rows:
+            return self._answer(state, action, tau)
+        fractions = tau.split(rows) if len(tau) > 1 else [tau] * math.ceil(len(state) / rows)
+        return torch.cat([self._answer(*part) for part in zip(state.split(rows), action.split(rows), fractions, strict=True)])
+
+    def _answer(self, state: Tensor, action: Tensor, tau: Tensor) -> Tensor:
         features = self.base(torch.cat([state, action], -1))
         cosines = torch.cos(tau.unsqueeze(-1) * self.frequencies)
         embedding = torch.sigmoid(self.embedding_norm(self.embedding(cosines)))

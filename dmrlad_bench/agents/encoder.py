@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dmrlad_bench.agents.belief import MERGES, Belief, class_statistic, gaussian_product, merged_classes, window_sums
-from dmrlad_bench.agents.networks import MLP, Linear
+from dmrlad_bench.agents.networks import MLP, Linear, rows_of_a_pass
 from dmrlad_bench.cards.agent_sections import Inference
 
 SMALLEST_DEVIATION = 1e-3
@@ -67,10 +67,22 @@ class ContextEncoder(nn.Module):
         Returns:
             `(..., steps, features)`; the last feature is `valid`.
         """
-        present = valid.to(transitions.dtype).unsqueeze(-1)
+        rows, valid = rows_of_a_pass(self.trunk.widest, transitions.device), valid.expand(transitions.shape[:-1])
+        if torch.is_grad_enabled() or valid.numel() <= rows:
+            return self.factors(self.features(transitions), valid)
+        parts = zip(transitions.reshape(-1, transitions.shape[-1]).split(rows), valid.reshape(-1).split(rows), strict=True)
+        return torch.cat([self.factors(self.features(part), exists) for part, exists in parts]).view(*valid.shape, -1)
+
+    def features(self, transitions: Tensor) -> Tensor:
+        """What `factors` makes rows of: the trunk's output, or the transitions themselves where windows are encoded whole."""
+        return transitions if self.flat else self.trunk(transitions)
+
+    def factors(self, features: Tensor, valid: Tensor) -> Tensor:
+        """The rows of transitions with these `features` `(..., steps, width)`."""
+        present = valid.to(features.dtype).unsqueeze(-1)
         if self.flat:
-            return torch.cat([transitions, torch.ones_like(present)], -1) * present
-        logits, mean, deviation = self._heads(transitions)
+            return torch.cat([features, torch.ones_like(present)], -1) * present
+        logits, mean, deviation = self._heads(features)
         precision = deviation.square().reciprocal()
         weighted_mean = mean * precision
         if self.config.encoder == "per_transition_class":
@@ -95,7 +107,7 @@ class ContextEncoder(nn.Module):
     def of_windows(self, windows: Tensor) -> Belief:
         """Beliefs of windows of rows, `(..., W, features)`, oldest first; missing entries are zero rows."""
         if self.flat:
-            logits, mean, deviation = self._heads(windows.flatten(-2))
+            logits, mean, deviation = self._heads(self.trunk(windows.flatten(-2)))
             present = (windows[..., -1].sum(-1) > 0.5).to(logits.dtype)[..., None, None]
             precision = deviation.square().reciprocal() * present
             classes = merged_classes(torch.softmax(logits, -1), present.squeeze(-1), "mean")
@@ -118,8 +130,7 @@ class ContextEncoder(nn.Module):
         product = gaussian_product(precision.reshape(shape).clamp(min=0.0), weighted_mean.reshape(shape), prior_mean, prior_deviation)
         return Belief(merged_classes(statistic, count, merge), *product)
 
-    def _heads(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        features = self.trunk(inputs)
+    def _heads(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         shape = (*features.shape[:-1], self.config.classes, self.config.latent_dim)
         mean, raw = self.gaussian_head(features).chunk(2, -1)
         return self.class_head(features), mean.reshape(shape), functional.softplus(raw).reshape(shape) + SMALLEST_DEVIATION

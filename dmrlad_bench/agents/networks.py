@@ -10,6 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 LOG_DEVIATION_RANGE = (-20.0, 2.0)
+PASS_BYTES = {"cpu": 2**20, "cuda": 2**28}  # largest activation of a pass without gradients: what a core's cache holds
+ALIGNMENT = 16  # passes of a multiple of so many rows: products with few columns then round alike however rows are split
+
+
+def rows_of_a_pass(width: int, device: torch.device) -> int:
+    """How many rows, whose widest layer has `width` numbers each, one pass without gradients takes: `PASS_BYTES` of float32."""
+    return max(ALIGNMENT, PASS_BYTES[device.type] // (4 * width) // ALIGNMENT * ALIGNMENT)
 
 
 class Linear(nn.Module):
@@ -30,7 +37,11 @@ def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -
 
 
 class MLP(nn.Sequential):
-    """Multi-layer perceptron with ReLU; `outputs = None` ends behind the last hidden activation."""
+    """Multi-layer perceptron with ReLU; `outputs = None` ends behind the last hidden activation.
+
+    Without gradients, many rows go through in passes small enough for their activations to stay in the cache. No row's result
+    depends on the others, so passes change nothing but the time.
+    """
 
     def __init__(
         self, inputs: int, hidden: Sequence[int], outputs: int | None, generator: torch.Generator, *, layer_norm: bool = False
@@ -46,6 +57,17 @@ class MLP(nn.Sequential):
         if outputs is not None:
             layers.append(Linear(width, outputs, generator))
         super().__init__(*layers)
+        self.widest = max((inputs, *hidden))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """`(..., inputs)` -> `(..., outputs)`."""
+        if torch.is_grad_enabled():
+            return super().forward(inputs)
+        rows = rows_of_a_pass(self.widest, inputs.device)
+        if inputs.shape[:-1].numel() <= rows:
+            return super().forward(inputs)
+        passes = inputs.reshape(-1, inputs.shape[-1]).split(rows)
+        return torch.cat([super(MLP, self).forward(part) for part in passes]).view(*inputs.shape[:-1], -1)
 
 
 class TanhGaussianPolicy(nn.Module):
@@ -69,6 +91,11 @@ class TanhGaussianPolicy(nn.Module):
         # log(1 - tanh(x)^2) = 2 (log 2 - x - softplus(-2 x)), stable for large |x|
         squashing = 2.0 * (math.log(2.0) - raw - functional.softplus(-2.0 * raw))
         return torch.tanh(raw), (gaussian - squashing).sum(-1)
+
+    def draw(self, state: Tensor, generator: torch.Generator) -> Tensor:
+        """The actions that `sample` gives, without their densities."""
+        mean, log_deviation = self(state)
+        return torch.tanh(mean + log_deviation.exp() * torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype))
 
     def mode(self, state: Tensor) -> Tensor:
         """Deterministic actions `(..., action_dim)`: the squashed mean."""

@@ -13,10 +13,12 @@ from torch import Tensor
 from dmrlad_bench.agents.actor_critic import SoftActorCritic
 from dmrlad_bench.agents.belief import Belief
 from dmrlad_bench.agents.interface import Metrics
+from dmrlad_bench.agents.networks import rows_of_a_pass
 from dmrlad_bench.agents.replay import TrialReplay
 from dmrlad_bench.cards.agent_sections import Relabel
 
-CHUNK_BYTES = 256 * 2**20
+CHUNK_BYTES = 256 * 2**20  # of rewards under every task that are looked at together
+DRAW_BYTES = 256 * 2**20  # trials whose activations would fill this share one draw of noise: part of what a seed means, so it never changes
 CANDIDATES = 100
 
 
@@ -53,10 +55,14 @@ class Hindsight:
 
 
 class ContextRows(Protocol):
-    """An encoder that sees a context as one row of features for each of its transitions."""
+    """An encoder that sees a context as one row of numbers for each of its transitions."""
 
-    def rows(self, transitions: Tensor, valid: Tensor) -> Tensor:
-        """Normalised (o, a, r, o') `(..., steps, transition_dim)` -> `(..., steps, features)`; rows that are not `valid` say nothing."""
+    def features(self, transitions: Tensor) -> Tensor:
+        """Normalised (o, a, r, o') `(..., transition_dim)` -> `(..., width)`: the costly part, transition by transition."""
+        ...
+
+    def factors(self, features: Tensor, valid: Tensor) -> Tensor:
+        """Features `(..., steps, width)` -> rows `(..., steps, features)`; rows that are not `valid` say nothing."""
         ...
 
     def of_context(self, rows: Tensor) -> Belief:
@@ -96,7 +102,7 @@ def hindsight_beliefs(
     Returns:
         `(n, P, L)` or, with deviations, `(n, P, 2 L)`.
     """
-    encoder, statistics, data = inference.encoder, replay.statistics, replay.data
+    encoder, data = inference.encoder, replay.data
     lived = replay.lived(slots)
     window = inference.reach(context)
     if window:
@@ -106,12 +112,30 @@ def hindsight_beliefs(
         steps = steps.clamp(min=0)
     else:
         steps = torch.arange(replay.steps, device=slots.device).expand(len(slots), -1)
-    row = slots.unsqueeze(-1)
-    parts = (data["observation"][row, steps], data["action"][row, steps], data["next_observation"][row, steps])
-    observation, action, following = (part.unsqueeze(1).expand(-1, rewards.shape[1], -1, -1) for part in parts)
     reward = rewards.gather(2, steps.unsqueeze(1).expand(-1, rewards.shape[1], -1))
-    rows = encoder.rows(statistics.transition(observation, action, reward, following), lived.unsqueeze(1).expand(-1, rewards.shape[1], -1))
+    rows = _rows_under_every_task(inference, replay, slots.unsqueeze(-1).expand_as(steps), steps, reward, lived)
     return encoder.of_context(rows).point(with_deviation)
+
+
+def _rows_under_every_task(inference: Foresight, replay: TrialReplay, trial: Tensor, step: Tensor, reward: Tensor, lived: Tensor) -> Tensor:
+    """The encoder's rows `(n, P, steps, features)` of transitions at `trial` and `step` `(n, steps)` under rewards `(n, P, steps)`.
+
+    A sparse reward is one and the same number under all tasks but the few that a transition is near to. So a transition is encoded
+    once with its commonest reward (the median, where there is one), and again only for the tasks under which its reward is another.
+    """
+    common = reward.median(1).values
+    row, task, column = (reward != common.unsqueeze(1)).nonzero(as_tuple=True)
+    at = torch.cat([trial.flatten(), trial[row, column]]), torch.cat([step.flatten(), step[row, column]])
+    encoded = torch.cat([common.flatten(), reward[row, task, column]])
+    place = torch.arange(common.numel(), device=common.device).view(len(common), 1, -1).repeat(1, reward.shape[1], 1)
+    place[row, task, column] = torch.arange(common.numel(), len(encoded), device=common.device)
+    data, encoder = replay.data, inference.encoder
+    parts = (data["observation"][at], data["action"][at], encoded, data["next_observation"][at])
+    features = encoder.features(replay.statistics.transition(*parts))
+    valid = lived.unsqueeze(1).expand_as(reward).flatten()
+    passes = torch.arange(place.numel(), device=place.device).split(rows_of_a_pass(features.shape[-1], place.device))
+    rows = torch.cat([encoder.factors(features[place.flatten()[part]], valid[part]) for part in passes])
+    return rows.view(*reward.shape, -1)
 
 
 def utility(learner: SoftActorCritic, belief: Tensor, start: Tensor, generator: torch.Generator) -> Tensor:
@@ -131,7 +155,7 @@ def utility(learner: SoftActorCritic, belief: Tensor, start: Tensor, generator: 
     state = torch.cat([start.unsqueeze(0).expand(count, -1, -1, -1), belief.unsqueeze(2).expand(-1, -1, starts, -1)], -1).reshape(
         count * tasks * starts, start.shape[-1] + latent
     )
-    action, _ = learner.policy.sample(state, generator)
+    action = learner.policy.draw(state, generator)
     return learner.value(state, action, generator, risk_neutral=True).view(count, tasks, starts).mean(-1)
 
 
@@ -220,7 +244,7 @@ class Relabeller:
     ) -> Tensor:
         """U_psi(T) for the trials at `slots` and every training task, `(n, P)`."""
         rows = []
-        for chunk in slots.split(self._chunk(replay, inference, learner)):
+        for chunk in slots.split(self._sharing(replay, inference, learner)):
             rewards = self._rewards(chunk, replay)
             belief = self._beliefs(chunk, rewards, replay, inference, learner)
             rows.append(utility(learner, belief, start, generator))
@@ -261,7 +285,7 @@ class Relabeller:
             return _log_mean_exp(self.utilities(chosen, replay, inference, learner, start, generator) / self.temperature, 0)
         chosen = self._members(replay, self.config.normaliser_trials, generator)
         values = []
-        for chunk in chosen.T.split(self._chunk(replay, inference, learner)):
+        for chunk in chosen.T.split(self._sharing(replay, inference, learner)):
             flat = chunk.reshape(-1)
             rewards = replay.data["reward"][flat].unsqueeze(1)
             belief = self._beliefs(flat, rewards, replay, inference, learner)
@@ -284,13 +308,13 @@ class Relabeller:
         place = torch.where(amount.unsqueeze(-1) > 0, first.unsqueeze(-1) + within, anywhere)
         return order[place]
 
-    def _chunk(self, replay: TrialReplay, inference: Foresight, learner: SoftActorCritic) -> int:
-        """How many trials a pass may hold so that its largest activations stay below `CHUNK_BYTES`."""
+    def _sharing(self, replay: TrialReplay, inference: Foresight, learner: SoftActorCritic) -> int:
+        """How many trials share a draw of actions and fractions: as many as would fill `DRAW_BYTES` in a single pass."""
         widest = max(learner.config.hidden)
         quantiles = 2 * learner.config.fraction_count if learner.quantile else 2
         scoring = self.config.utility_batch * quantiles * widest
         encoding = replay.steps * inference.widest
-        return max(1, CHUNK_BYTES // (4 * len(self.hindsight.tasks) * max(scoring, encoding)))
+        return max(1, DRAW_BYTES // (4 * len(self.hindsight.tasks) * max(scoring, encoding)))
 
 
 def _log_mean_exp(values: Tensor, dim: int) -> Tensor:

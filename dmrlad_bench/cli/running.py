@@ -36,7 +36,7 @@ def run(
     jobs: Annotated[int, typer.Option(parser=whole_number, metavar="N", help="Runs at a time, each in a process of its own.")] = 1,
     threads: Annotated[int | None, typer.Option(parser=whole_number, metavar="N", help=THREADS.format("cores allowed / jobs"))] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
-    profile: Annotated[bool, typer.Option("--profile", help="Print the seconds spent in each phase.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Print the seconds spent in each phase, and the rates.")] = False,
 ) -> None:
     """Train agents and score them on held-out tasks; several agents, families and seeds make a matrix of runs.
 
@@ -65,6 +65,7 @@ def run(
             print(f"{folder}: finished before, taken as it is", file=sys.stderr)
         plans[folder] = config
 
+    from dmrlad_bench.harness.log import reconstruction_updates
     from dmrlad_bench.harness.matrix import Options, train_all  # seconds of imports, paid once everything is known to be right
     from dmrlad_bench.reports.tables import phases_table, result_table, runs_table
 
@@ -80,7 +81,7 @@ def run(
             results[folder] = outcome
             console.print(result_table(outcome))
             if profile:
-                console.print(phases_table(outcome))
+                console.print(phases_table(outcome, reconstruction_updates(folder)))
             console.print(f"run folder: {folder}", soft_wrap=True)
     except KeyboardInterrupt as error:  # here, for typer swallows what is left of an interrupt outside of its commands
         _report(failures)

@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import socket
+import sys
 import time
 from collections import deque
 from pathlib import Path
@@ -70,6 +71,12 @@ def _read_rows(path: Path, last_iteration: int) -> list[dict[str, str]]:
         return [row for row in rows if int(row["iteration"]) <= last_iteration]
     except (csv.Error, KeyError, ValueError):
         raise CardError(f"{path}: not the table that a run writes; move it away to continue without its rows") from None
+
+
+def reconstruction_updates(folder: Path) -> int:
+    """How many of a run's gradient updates trained task inference, as its `progress.csv` says; 0 where it has no such table."""
+    rows = _read_rows(folder / PROGRESS_FILE, sys.maxsize)
+    return round(sum(float(row.get("losses/reconstruction_updates") or 0) for row in rows))
 
 
 def _number(value: float) -> str:

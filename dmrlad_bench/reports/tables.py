@@ -62,14 +62,23 @@ def runs_table(results: Sequence[Result]) -> Group:
     return Group(Text("all runs: the last episode of the trials on the test tasks, deterministic actions"), table)
 
 
-def phases_table(result: Result) -> Group:
-    """Wall seconds of a run by phase, and each phase's share."""
+def phases_table(result: Result, reconstruction_updates: int = 0) -> Group:
+    """Wall seconds of a run by phase, each phase's share, and the rate of those that have a count.
+
+    Args:
+        result: of the run.
+        reconstruction_updates: how many of its gradient updates trained task inference; the others are policy updates.
+    """
     seconds = result.wall_seconds
     table = Table("phase")
-    table.add_column("seconds", justify="right")
-    table.add_column("share", justify="right")
+    for name in ("seconds", "share", "rate"):
+        table.add_column(name, justify="right")
     parts = dict(seconds.phases) | {"rest": seconds.total - sum(seconds.phases.values())}
+    counts = {"reconstruct": reconstruction_updates, "improve": result.gradient_updates - reconstruction_updates}
     for phase, spent in sorted(parts.items(), key=lambda entry: -entry[1]):
-        table.add_row(phase, f"{spent:.1f}", f"{spent / seconds.total:.1%}")
-    table.add_row("total", f"{seconds.total:.1f}", "")
+        rate = f"{1e3 * spent / counts[phase]:.3g} ms an update" if counts.get(phase) else ""
+        if phase == "collect" and result.environment_steps and spent > 0:
+            rate = f"{result.environment_steps / spent:.0f} environment steps/s"
+        table.add_row(phase, f"{spent:.1f}", f"{spent / seconds.total:.1%}", rate)
+    table.add_row("total", f"{seconds.total:.1f}", "", "")
     return Group(Text("wall seconds by phase"), table)
