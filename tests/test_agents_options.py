@@ -39,6 +39,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "inference.class_labels": (True, CLASSES),
     "inference.learning_rate": (1e-2, {}),
     "inference.learning_rate_end": (1e-5, {"schedule.iterations": 2}),
+    "inference.learning_rate_span": (0.5, {"inference.learning_rate_end": 1e-5, "schedule.iterations": 2}),
     "inference.batch_size": (24, {}),
     "inference.segment": (2, {}),
     "inference.validation_share": (0.5, {}),

@@ -128,7 +128,8 @@ class TaskInference:
 
     def schedule(self, progress: float) -> None:
         """Set the learning rate for the share `progress` of the run that is done."""
-        schedule_learning_rate([self.optimiser], self.config.learning_rate, self.config.learning_rate_end, progress)
+        config = self.config
+        schedule_learning_rate([self.optimiser], config.learning_rate, config.learning_rate_end, progress / config.learning_rate_span)
 
     @property
     def widest(self) -> int:

@@ -25,7 +25,12 @@ NOT_READ_BY = {
     "rl2": (*NOT_READ, ("actor_critic", "critic", "scalar"), ("actor_critic", "averaging", 1.0)),
 }
 # Keys that came after the first published results, by section: see `unused`.
-LATER_KEYS = {"actor_critic": ("averaging",), "relabel": ("copies_by_gain",), "schedule": ("initial_tasks", "final_tasks")}
+LATER_KEYS = {
+    "inference": ("learning_rate_span",),
+    "actor_critic": ("averaging",),
+    "relabel": ("copies_by_gain",),
+    "schedule": ("initial_tasks", "final_tasks"),
+}
 
 
 class AgentConfig(CardModel):

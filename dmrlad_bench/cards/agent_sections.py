@@ -32,6 +32,9 @@ class Inference(CardModel):
     class_labels: bool = Field(default=False, description="train q(y|c) with the true base class")
     learning_rate: float = Field(default=3e-4, gt=0)
     learning_rate_end: float | None = Field(default=None, gt=0, description="linear schedule's end, over the run; none = constant")
+    learning_rate_span: float = Field(
+        default=1.0, gt=0, le=1, description="share of the run over which the rate falls to learning_rate_end; then beliefs are settled"
+    )
     batch_size: int = Field(default=256, ge=1)
     segment: int = Field(default=16, ge=1, description="consecutive targets that share one encoded stretch; 1 = independent windows")
     validation_share: float = Field(default=0.2, gt=0, lt=1, description="share of trials held out for early stopping")

@@ -29,7 +29,7 @@ def draw(name: str, runs: list[tuple[str, Result]]) -> Path:
     """Return and success on test tasks in the first and the last episode of the trial, against environment steps."""
     labels = sorted({label for label, _ in runs})
     colours = dict(zip(labels, seaborn.color_palette("colorblind", len(labels)), strict=True))
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(12, 3.6), layout="constrained")
     for name_of_run, run in runs:
         steps = [point.environment_steps / 1000 for point in run.curve]
         for axis, values in zip(axes, ("returns", "success"), strict=True):
@@ -42,7 +42,7 @@ def draw(name: str, runs: list[tuple[str, Result]]) -> Path:
     axes[1].set(title="success", xlabel="environment steps, thousands", ylabel="share of tasks", ylim=(-0.02, 1.02))
     if name in STANDING_STILL:
         axes[0].axhline(STANDING_STILL[name], color="grey", linewidth=0.8, linestyle="--", label="standing still")
-    axes[0].legend(fontsize=8, loc="best", framealpha=0.6)
+    figure.legend(*axes[0].get_legend_handles_labels(), fontsize=8, loc="outside right upper")
     path = FOLDER / f"{name}.png"
     figure.savefig(path, dpi=110)
     plt.close(figure)
