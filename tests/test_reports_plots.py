@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from report_results import REFERENCES, make_result, use_references
 
-from dmrlad_bench.cards import CardError
+from dmrlad_bench.cards import CardError, agent_names
 from dmrlad_bench.reports.comparison import Comparison, compare
 from dmrlad_bench.reports.plots import KINDS, learning_curves
 from dmrlad_bench.reports.statistics import performance_profile
@@ -39,6 +40,17 @@ def test_every_kind_draws_a_row_of_panels_for_each_family(comparison: Comparison
     figure = comparison.plot(kind=kind)
     assert len(figure.axes) == 2 * len(KINDS[kind])
     assert [entry.get_text() for entry in figure.legends[0].get_texts()] == ["dmrlad", "random"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_title_and_legend_of_many_agents_lie_inside_the_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    use_references(tmp_path / "cards", monkeypatch)
+    figure: Any = compare([make_result(agent) for agent in agent_names()]).plot(kind=kind)
+    figure.canvas.draw()
+    for part in (figure._suptitle, figure.legends[0]):
+        box = part.get_window_extent()
+        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1
 
 
 def test_learning_curves_are_normalised_means_with_bands(comparison: Comparison) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from dmrlad_bench.reports.statistics import bootstrap_over_seeds, interquartile_
 
 SUFFIXES = (".png", ".pdf", ".svg")
 WITHOUT_DATE = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}  # the same comparison, the same file
-PANEL = (4.2, 3.2)  # inches
+PANEL = (4.2, 3.2)  # inches, as all lengths here
+NARROWEST = 6.0
+LEGEND_LINE, LETTER = 0.55, 0.075  # a legend's line and spaces; a letter of the title or of a label
 THOUSAND = 1000.0
 Colours = dict[str, tuple[float, float, float]]
 Panel = Callable[[Axes, Comparison, str, Colours], None]
@@ -39,15 +42,18 @@ def comparison_figure(comparison: Comparison, kind: str = "summary") -> Figure:
     colours = dict(zip(comparison.agents, _palette(len(comparison.agents)), strict=True))
     with seaborn.axes_style("whitegrid"), matplotlib.rc_context({"axes.titlesize": 9, "axes.labelsize": 8, "font.size": 8}):
         rows = len(comparison.families)
-        figure = Figure(figsize=(PANEL[0] * len(panels), PANEL[1] * rows + 0.6), layout="constrained")
+        width = max(NARROWEST, PANEL[0] * len(panels))
+        columns = max(1, min(5, len(comparison.agents), int(width / (LEGEND_LINE + LETTER * max(map(len, comparison.agents))))))
+        figure = Figure(figsize=(width, PANEL[1] * rows + 0.4 + 0.2 * -(-len(comparison.agents) // columns)), layout="constrained")
         FigureCanvasAgg(figure)
         axes = np.array(figure.subplots(rows, len(panels), squeeze=False))
         for row, family in enumerate(comparison.families):
             for axis, panel in zip(axes[row], panels, strict=True):
                 panel(axis, comparison, family, colours)
         handles = [Line2D([], [], color=colours[agent], label=agent) for agent in comparison.agents]
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), frameon=False)
-        figure.suptitle("; ".join([_title(comparison), *(f"MIXED: {message[:100]}" for message in comparison.mixed)]), fontsize=9)
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+        title = "; ".join([_title(comparison), *(f"MIXED: {message[:100]}" for message in comparison.mixed)])
+        figure.suptitle(textwrap.fill(title, int(width / LETTER)), fontsize=9)
     return figure
 
 
