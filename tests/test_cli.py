@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from program import PATIENCE, SMOKE, program, shown
 
+import dmrlad_bench
+
 
 def test_cards_of_ones_own_in_another_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cards, elsewhere = tmp_path / "cards", tmp_path / "elsewhere"
@@ -39,7 +41,9 @@ def test_cards_of_ones_own_in_another_folder(capsys: pytest.CaptureFixture[str],
 
 
 def test_listing_commands(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "DMRLAD/CheetahVelSparse-v0" in shown(capsys, "envs")
+    listed = shown(capsys, "envs")
+    assert [line.split()[1] for line in listed.splitlines() if "DMRLAD/" in line] == list(dmrlad_bench.families())
+    assert "\N{HORIZONTAL ELLIPSIS}" not in listed
     assert "goal.radius" in shown(capsys, "envs", "DMRLAD/PointGoal-v0")
     assert "random" in shown(capsys, "agents")
     resolved = shown(capsys, "agents", "dmrlad", "--env", "PointGoal", "--budget", "full", "--set", "schedule.iterations=7")

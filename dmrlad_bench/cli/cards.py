@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from dmrlad_bench.cards import agent_names, family_names, load_agent, load_family, resolve_agent
 from dmrlad_bench.cli.options import DEFAULT_ENV, Budget, Overrides, import_from_here
@@ -19,7 +19,7 @@ def envs(name: Annotated[str | None, typer.Argument(metavar="[ID]", help="Family
     if name is not None:
         _show_family(console, name)
         return
-    table = Table("id", "body", "goal", "reward", "success")
+    table = Table(Column("id", no_wrap=True), "body", "goal", "reward", "success")
     for column in ("horizon", "train", "test", "ood"):
         table.add_column(column, justify="right")
     for entry in family_names():

@@ -7,7 +7,7 @@ import sys
 from rich.console import Console
 
 PROGRAM = "dmrlad-bench"
-PIPED_WIDTH = 120
+PIPED_WIDTH = 140
 
 
 def table_console() -> Console:
