@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from toy_problem import small_config, toy_problem
 
-from dmrlad_bench.agents.exploration import NoiseActions, coloured_noise
+from dmrlad_bench.agents.cemrl import Cemrl
+from dmrlad_bench.agents.exploration import NoiseActions, PolicyNoise, coloured_noise
 from dmrlad_bench.cards.agent_sections import Exploration
 
 
@@ -97,3 +100,39 @@ def test_noise_is_that_of_the_generator_and_new_in_every_episode() -> None:
     assert not np.array_equal(one, played(other, 8))
     first.begin_episode()
     assert not np.array_equal(one, played(first, 8))
+
+
+def test_policy_noise_is_of_its_colour_and_new_in_every_episode() -> None:
+    def slow_share(colour: float) -> float:
+        """Power in the slowest tenth of the frequencies."""
+        noise = PolicyNoise(colour, (40, 3, 200), np.random.default_rng(0))
+        power = np.abs(np.fft.rfft(np.stack([noise.next() for _ in range(200)], 1), axis=1)[:, 1:]) ** 2
+        return float(power[:, :10].sum() / power.sum())
+
+    assert slow_share(0.0) == pytest.approx(0.1, abs=0.02)
+    assert slow_share(1.0) > 0.4
+    noise = PolicyNoise(1.0, (2, 3, 5), np.random.default_rng(0))
+    first = [noise.next() for _ in range(5)]
+    noise.begin_episode()
+    assert not np.allclose(first, [noise.next() for _ in range(5)])
+    assert first[0].shape == (2, 3)
+
+
+def test_training_actions_are_the_policy_s_with_the_noise_put_in_and_evaluation_has_none() -> None:
+    agent = Cemrl(small_config(exploration={"policy_colour": 2.0}), toy_problem(), np.random.SeedSequence(0), "cpu")
+    twin = np.random.default_rng()
+    seen = np.ones((4, 3))
+    agent.begin_training_trial(4, 1)
+    twin.bit_generator.state = agent.numpy_generator.bit_generator.state
+    agent.begin_episode()
+    series = coloured_noise(np.full(4, 2.0), 2, 5, twin)
+    assert agent._context is not None
+    belief = agent._context.belief().point(False)
+    with torch.no_grad():
+        mean, log_deviation = agent.learner.policy(torch.cat([torch.ones(4, 3), belief], -1))
+    for step in range(5):
+        expected = torch.tanh(mean + log_deviation.exp() * torch.as_tensor(series[:, step], dtype=torch.float32))
+        np.testing.assert_allclose(agent.act(seen, False), expected.numpy(), rtol=1e-5, atol=1e-6)
+    agent.begin_trial(4)
+    agent.begin_episode()
+    assert agent.policy_noise() is None

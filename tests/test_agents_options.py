@@ -84,6 +84,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "exploration.colour_high": (0.5, NOISE),
     "exploration.constant_share": (1.0, NOISE),
     "exploration.coloured_share": (1.0, {}),
+    "exploration.policy_colour": (1.0, {}),
     "exploration.sampled_share": (1.0, {}),
     "exploration.stored_share": (1.0, {}),
     "exploration.resample_interval": (2, SAMPLING),

@@ -46,6 +46,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "relabel.revisited": (3, HFR),
     "exploration.initial": ("coloured", {}),
     "exploration.coloured_share": (1.0, {}),
+    "exploration.policy_colour": (1.0, {}),
     "schedule.policy_updates": (2, {}),
     "schedule.replay_trials": (9, {}),
 }

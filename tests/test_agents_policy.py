@@ -13,7 +13,8 @@ from torch.distributions.transforms import TanhTransform
 from toy_problem import generator_of
 
 from dmrlad_bench.agents.actor_critic import Batch, SoftActorCritic
-from dmrlad_bench.agents.networks import MLP, Linear, TanhGaussianPolicy, adam, polyak_average
+from dmrlad_bench.agents.networks import MLP, Linear, TanhGaussianPolicy, polyak_average
+from dmrlad_bench.agents.optimisers import FusedAdam
 from dmrlad_bench.cards.agent_sections import ActorCritic
 
 
@@ -101,7 +102,7 @@ def test_polyak_average() -> None:
 
 
 def test_adam_has_the_given_rate() -> None:
-    optimiser = adam(Linear(2, 2, generator_of(0)).parameters(), 0.123)
+    optimiser = FusedAdam(Linear(2, 2, generator_of(0)).parameters(), 0.123)
     assert [group["lr"] for group in optimiser.param_groups] == [0.123]
     assert [group["weight_decay"] for group in optimiser.param_groups] == [0]
 

@@ -18,7 +18,9 @@ from dmrlad_bench.agents.critics import (
     scheduled_risk,
     twin_critics,
 )
-from dmrlad_bench.agents.networks import MLP, TanhGaussianPolicy, adam, polyak_average, schedule_learning_rate
+from dmrlad_bench.agents.graphs import GraphedUpdate, changing_tensors
+from dmrlad_bench.agents.networks import MLP, TanhGaussianPolicy, polyak_average
+from dmrlad_bench.agents.optimisers import FusedAdam, schedule_learning_rate
 from dmrlad_bench.cards.agent_sections import ActorCritic
 
 
@@ -55,16 +57,44 @@ class SoftActorCritic:
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
         self.averaged_policy = copy.deepcopy(self.target_policy) if config.averaging < 1 else None
         self.temperature = Temperature(config, belief_dim, generator)
-        self.policy_optimiser = adam(self.policy.parameters(), config.learning_rate)
-        self.critic_optimiser = adam(self.critics.parameters(), config.learning_rate)
+        self.policy_optimiser = FusedAdam(self.policy.parameters(), config.learning_rate)
+        self.critic_optimiser = FusedAdam(self.critics.parameters(), config.learning_rate)
         self.proposal: FractionProposal | None = None
         if self.quantile and config.fractions == "learned":
             self.proposal = FractionProposal(state_dim, action_dim, config, generator)
-            self.proposal_optimiser = adam(self.proposal.parameters(), config.fraction_learning_rate)
+            self.proposal_optimiser = FusedAdam(self.proposal.parameters(), config.fraction_learning_rate)
         self.updates = 0
+        self._graphed: GraphedUpdate[Batch] | None = None
 
     def update(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """One gradient step on critics, policy and temperature, then target averaging; returns scalar tensors to log."""
+        metrics = self._gradient_step(batch, generator) if self._graphed is None else self._graphed(batch)
+        self.updates += 1
+        if self.averaged_policy is not None:  # the plain mean at first, so that the untrained policy is soon forgotten
+            polyak_average(self.averaged_policy, self.policy, max(self.config.averaging, 1 / self.updates))
+        return metrics
+
+    def use_graph(self, generator: torch.Generator) -> GraphedUpdate[Batch]:
+        """Let `update`, which is then always to be called with this generator and batches of one size, go through a CUDA graph.
+
+        Not for who learns from the gradient of `Batch.state`.
+        """
+        moves = self.config.risk_parameter_end is not None
+        reason = "the risk parameter changes with every update" if moves else None
+        self._graphed = GraphedUpdate(lambda batch: self._gradient_step(batch, generator), self._changing, generator, reason)
+        return self._graphed
+
+    def _changing(self) -> list[Tensor]:
+        modules = [self.policy, self.critics, self.target_policy, self.target_critics, self.temperature.module]
+        optimisers = [self.policy_optimiser, self.critic_optimiser]
+        if self.temperature.optimiser is not None:
+            optimisers.append(self.temperature.optimiser)
+        if self.proposal is not None:
+            modules.append(self.proposal)
+            optimisers.append(self.proposal_optimiser)
+        return changing_tensors(modules, optimisers)
+
+    def _gradient_step(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         temperature = self.temperature(batch.belief).detach()
         critic_loss = self._critic_loss(batch, temperature, generator)
         self.critic_optimiser.zero_grad(set_to_none=True)
@@ -87,9 +117,6 @@ class SoftActorCritic:
         self.temperature.update(batch.belief, log_density.detach(), self.target_entropy)
         polyak_average(self.target_critics, self.critics, self.config.polyak)
         polyak_average(self.target_policy, self.policy, self.config.polyak)
-        self.updates += 1
-        if self.averaged_policy is not None:  # the plain mean at first, so that the untrained policy is soon forgotten
-            polyak_average(self.averaged_policy, self.policy, max(self.config.averaging, 1 / self.updates))
         metrics.update(
             policy=policy_loss.detach(),
             temperature=temperature.mean(),
@@ -98,10 +125,10 @@ class SoftActorCritic:
         )
         return metrics
 
-    def act(self, state: Tensor, generator: torch.Generator, deterministic: bool) -> Tensor:
-        """Actions `(n, action_dim)`: a draw from the policy, or the mode of the average of policies."""
+    def act(self, state: Tensor, generator: torch.Generator, deterministic: bool, noise: Tensor | None = None) -> Tensor:
+        """Actions `(n, action_dim)`: a draw from the policy, with `noise` if given, or the mode of the average of policies."""
         if not deterministic:
-            return self.policy.draw(state, generator)
+            return self.policy.draw(state, generator, noise)
         return (self.policy if self.averaged_policy is None else self.averaged_policy).mode(state)
 
     def schedule(self, progress: float) -> None:
@@ -194,7 +221,7 @@ class Temperature:
             self.module = MLP(belief_dim, (self.LATENT_WIDTH,), 1, generator)
         else:
             self.module.register_parameter("log_temperature", nn.Parameter(start.clone(), requires_grad=self.kind == "tuned"))
-        self.optimiser = adam(self.module.parameters(), config.temperature_learning_rate) if self.kind != "fixed" else None
+        self.optimiser = FusedAdam(self.module.parameters(), config.temperature_learning_rate) if self.kind != "fixed" else None
 
     def __call__(self, belief: Tensor) -> Tensor:
         """alpha, a scalar or `(batch,)`."""

@@ -15,7 +15,8 @@ from torch import Tensor
 from dmrlad_bench.agents.actor_critic import SoftActorCritic
 from dmrlad_bench.agents.belief import Belief
 from dmrlad_bench.agents.encoder import OnlineContext
-from dmrlad_bench.agents.inference import TaskInference
+from dmrlad_bench.agents.graphs import GraphedUpdate, in_blocks
+from dmrlad_bench.agents.inference import Segments, TaskInference
 from dmrlad_bench.agents.interface import Metrics, Problem, Transition, Trials
 from dmrlad_bench.agents.learning import averaged_updates, timed_phase
 from dmrlad_bench.agents.networks import ALIGNMENT
@@ -55,9 +56,19 @@ class Cemrl(ReplayAgent):
         if config.relabel.kind != "none" and problem.relabelable:
             tasks = torch.as_tensor(problem.train_tasks, dtype=torch.float32, device=self.device)
             self.relabeller = Relabeller(config.relabel, Hindsight(tasks, problem.reward), task_observable=config.task_observable)
+        self.graphed: dict[str, GraphedUpdate[Any]] = {}
+        if self.device.type == "cuda":
+            self.graphed["policy updates"] = self.learner.use_graph(self.generator)
+            if self.inference is not None:
+                self.graphed["reconstruction updates"] = self.inference.use_graph(self.generator)
         self._sampled: Tensor | None = None
         self._choices: Tensor | None = None
         self._context: OnlineContext | None = None
+
+    @property
+    def notices(self) -> list[str]:
+        """What a user may want to know of how this agent learns on this machine, once it is known."""
+        return [f"{what} are not replayed from a CUDA graph: {graphed.reason}" for what, graphed in self.graphed.items() if graphed.reason]
 
     @property
     def gradient_updates(self) -> int:
@@ -97,7 +108,7 @@ class Cemrl(ReplayAgent):
         state = torch.as_tensor(observation, dtype=torch.float32, device=self.device)
         if self._context is not None:
             state = torch.cat([state, self._acting_belief()], -1)
-        action = self.learner.act(state, self.generator, deterministic)
+        action = self.learner.act(state, self.generator, deterministic, self.policy_noise())
         return self.with_noise(action)
 
     def _acting_belief(self) -> Tensor:
@@ -165,12 +176,12 @@ class Cemrl(ReplayAgent):
     def _reconstruct(self, inference: TaskInference) -> Metrics:
         config, difference = inference.config, inference.config.state_target == "difference"
 
-        def draw(held_out: bool, targets: int) -> Any:
-            stretches = max(1, targets // config.segment)
+        def draw(stretches: int, held_out: bool = False) -> Segments:
             return self.replay.segments(stretches, config.segment, config.window, held_out, difference, self.generator)
 
-        updates = self.config.schedule.reconstruction_updates
-        return inference.fit(lambda: draw(False, config.batch_size), draw(True, VALIDATION_TARGETS), updates, self.generator)
+        validation = draw(max(1, VALIDATION_TARGETS // config.segment), held_out=True)
+        segments = in_blocks(draw, max(1, config.batch_size // config.segment), self.device)
+        return inference.fit(lambda: next(segments), validation, self.config.schedule.reconstruction_updates, self.generator)
 
     @torch.no_grad()
     def _reinfer(self, inference: TaskInference) -> None:
@@ -183,12 +194,9 @@ class Cemrl(ReplayAgent):
 
     def _improve(self) -> Metrics:
         config, updates = self.config.actor_critic, self.config.schedule.policy_updates
-
-        def update() -> dict[str, Tensor]:
-            batch = self.replay.batch(config.batch_size, config.bootstrap_belief == "next", self.generator)
-            return self.learner.update(batch, self.generator)
-
-        return averaged_updates(update, updates, self.learner)
+        ahead = config.bootstrap_belief == "next"
+        batches = in_blocks(lambda count: self.replay.batch(count, ahead, self.generator), config.batch_size, self.device)
+        return averaged_updates(lambda: self.learner.update(next(batches), self.generator), updates, self.learner)
 
     def load_replay_shards(self, shards: Iterable[dict[str, np.ndarray]]) -> None:
         """Fill the replay again, in order, after `load_state_dict`."""

@@ -1,4 +1,4 @@
-"""Exploration that makes sparse rewards learnable: coloured noise, one colour an episode, and constant directions."""
+"""Exploration that makes sparse rewards learnable: coloured noise, in place of the policy or in its draws, and constant directions."""
 
 from __future__ import annotations
 
@@ -76,3 +76,29 @@ class NoiseActions:
         noise = self.actions[:, self.step % self.actions.shape[1]]
         self.step += 1
         return np.where(self.chosen[:, None], noise, actions)
+
+
+class PolicyNoise:
+    """Noise of one colour to draw a policy's actions with, a series of its own for every episode (Eberhard et al., ICLR 2023).
+
+    Args:
+        colour: exponent of the power spectrum.
+        shape: environments, entries of an action, steps of an episode.
+        generator: source of randomness.
+    """
+
+    def __init__(self, colour: float, shape: tuple[int, int, int], generator: np.random.Generator) -> None:
+        self.colour, self.shape, self.generator = colour, shape, generator
+        self.begin_episode()
+
+    def begin_episode(self) -> None:
+        """Draw the next episode's series."""
+        num_envs, action_dim, horizon = self.shape
+        self.series = coloured_noise(np.full(num_envs, self.colour), action_dim, horizon, self.generator)
+        self.step = 0
+
+    def next(self) -> np.ndarray:
+        """The next step's noise, `(num_envs, action_dim)`."""
+        noise = self.series[:, self.step % self.shape[2]]
+        self.step += 1
+        return noise

@@ -14,8 +14,10 @@ from torch.nn import functional
 
 from dmrlad_bench.agents.belief import Belief
 from dmrlad_bench.agents.encoder import ContextEncoder
+from dmrlad_bench.agents.graphs import GraphedUpdate, changing_tensors
 from dmrlad_bench.agents.interface import Diverged, Metrics
-from dmrlad_bench.agents.networks import MLP, adam, schedule_learning_rate
+from dmrlad_bench.agents.networks import MLP
+from dmrlad_bench.agents.optimisers import FusedAdam, schedule_learning_rate
 from dmrlad_bench.cards.agent_sections import Inference
 
 
@@ -47,10 +49,10 @@ class Segments:
 
 @dataclass(frozen=True)
 class Weights:
-    """w_s + w_r = 1: the shares of state and reward errors in the ELBO."""
+    """w_s + w_r = 1: the shares of state and reward errors in the ELBO, as numbers or as scalar tensors."""
 
-    state: float
-    reward: float
+    state: float | Tensor
+    reward: float | Tensor
 
     @staticmethod
     def balanced(state_error: float, reward_error: float, reconstruction_dims: int) -> Weights:
@@ -121,10 +123,31 @@ class TaskInference:
         self.encoder = ContextEncoder(config, self.transition_dim, generator)
         self.decoder = Decoder(config, observation_dim, action_dim, reconstruction_dims, generator)
         self.parameters = [*self.encoder.parameters(), *self.decoder.parameters()]
-        self.optimiser = adam([parameter for parameter in self.parameters if parameter.requires_grad], config.learning_rate)
+        self.optimiser = FusedAdam([parameter for parameter in self.parameters if parameter.requires_grad], config.learning_rate)
         share = 1.0 - config.reward_weight if reconstruction_dims else 0.0
+        self._shares = torch.zeros(2, device=generator.device)
         self.weights = Weights(share, 1.0 - share)
         self.updates = 0
+        self._graphed: GraphedUpdate[Segments] | None = None
+
+    @property
+    def weights(self) -> Weights:
+        """w_s and w_r as they are now."""
+        return self._weights
+
+    @weights.setter
+    def weights(self, weights: Weights) -> None:
+        self._weights = weights
+        self._shares.copy_(torch.tensor([weights.state, weights.reward]))
+
+    def use_graph(self, generator: torch.Generator) -> GraphedUpdate[Segments]:
+        """Let `update`, which is then always to be called with this generator and segments of one shape, go through a CUDA graph."""
+        self._graphed = GraphedUpdate(
+            lambda segments: {"loss": self._gradient_step(segments, generator)},
+            lambda: changing_tensors([self.encoder, self.decoder], [self.optimiser]),
+            generator,
+        )
+        return self._graphed
 
     def schedule(self, progress: float) -> None:
         """Set the learning rate for the share `progress` of the run that is done."""
@@ -158,7 +181,7 @@ class TaskInference:
         state, reward = self.decoder(observation, action, latent)
         state_error = (state - segments.next_state.unsqueeze(-2)).square().sum(-1)
         reward_error = (reward - segments.reward.unsqueeze(-1)).square()
-        terms = negative_elbo(belief, self.encoder.prior(), state_error, reward_error, self.weights, self.config)
+        terms = negative_elbo(belief, self.encoder.prior(), state_error, reward_error, Weights(*self._shares.unbind()), self.config)
         if self.config.class_labels and segments.task_class is not None:
             labels = segments.task_class.unsqueeze(-1).expand(segments.target.shape)
             terms = terms + functional.nll_loss(
@@ -172,6 +195,9 @@ class TaskInference:
 
     def update(self, segments: Segments, generator: torch.Generator) -> Tensor:
         """One gradient step; returns the loss."""
+        return self._gradient_step(segments, generator) if self._graphed is None else self._graphed(segments)["loss"]
+
+    def _gradient_step(self, segments: Segments, generator: torch.Generator) -> Tensor:
         loss, _, _ = self.loss(segments, generator)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -216,7 +242,7 @@ class TaskInference:
             "reconstruction_updates": float(done),
             "validation_state_error": state_error,
             "validation_reward_error": reward_error,
-            "reward_weight": self.weights.reward,
+            "reward_weight": float(self.weights.reward),
         }
 
     @torch.no_grad()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -92,10 +92,12 @@ class TanhGaussianPolicy(nn.Module):
         squashing = 2.0 * (math.log(2.0) - raw - functional.softplus(-2.0 * raw))
         return torch.tanh(raw), (gaussian - squashing).sum(-1)
 
-    def draw(self, state: Tensor, generator: torch.Generator) -> Tensor:
-        """The actions that `sample` gives, without their densities."""
+    def draw(self, state: Tensor, generator: torch.Generator, noise: Tensor | None = None) -> Tensor:
+        """The actions that `sample` gives, without their densities; `noise` `(..., action_dim)` in place of white noise, if given."""
         mean, log_deviation = self(state)
-        return torch.tanh(mean + log_deviation.exp() * torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype))
+        if noise is None:
+            noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+        return torch.tanh(mean + log_deviation.exp() * noise)
 
     def mode(self, state: Tensor) -> Tensor:
         """Deterministic actions `(..., action_dim)`: the squashed mean."""
@@ -107,16 +109,3 @@ def polyak_average(target: nn.Module, online: nn.Module, rate: float) -> None:
     """target <- (1 - rate) target + rate online, for every parameter."""
     for average, parameter in zip(target.parameters(), online.parameters(), strict=True):
         average.lerp_(parameter, rate)
-
-
-def adam(parameters: Iterator[nn.Parameter] | Sequence[nn.Parameter], learning_rate: float) -> torch.optim.Adam:
-    """The optimiser that every learner uses: fused Adam."""
-    return torch.optim.Adam(list(parameters), lr=learning_rate, fused=True)
-
-
-def schedule_learning_rate(optimisers: Sequence[torch.optim.Optimizer], start: float, end: float | None, progress: float) -> None:
-    """Set the learning rate to where a linear schedule stands when `progress` in [0, 1] of the run is done; constant without an end."""
-    rate = start if end is None else start + (end - start) * min(max(progress, 0.0), 1.0)
-    for optimiser in optimisers:
-        for group in optimiser.param_groups:
-            group["lr"] = rate

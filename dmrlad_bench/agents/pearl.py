@@ -15,7 +15,7 @@ from dmrlad_bench.agents.actor_critic import Batch, SoftActorCritic
 from dmrlad_bench.agents.belief import Belief
 from dmrlad_bench.agents.interface import Metrics, Problem, Transition, Trials
 from dmrlad_bench.agents.learning import averaged_updates, timed_phase
-from dmrlad_bench.agents.networks import adam
+from dmrlad_bench.agents.optimisers import FusedAdam
 from dmrlad_bench.agents.pearl_posterior import PosteriorEncoder, divergence_from_prior
 from dmrlad_bench.agents.relabel import Hindsight, Relabeller
 from dmrlad_bench.agents.replay import TrialReplay
@@ -30,7 +30,7 @@ class PosteriorInference:
 
     def __init__(self, config: Pearl, observation_dim: int, action_dim: int, generator: torch.Generator) -> None:
         self.encoder = PosteriorEncoder(config, observation_dim, action_dim, generator)
-        self.optimiser = adam(self.encoder.parameters(), config.learning_rate)
+        self.optimiser = FusedAdam(self.encoder.parameters(), config.learning_rate)
         self.widest = max(*config.encoder_hidden, 2 * observation_dim + action_dim + 1)
 
     def reach(self, context: str) -> int:
@@ -102,7 +102,7 @@ class PearlAgent(ReplayAgent):
         if self._latent is None:
             self._latent = self._choose_latent(deterministic)
         state = torch.cat([torch.as_tensor(observation, dtype=torch.float32, device=self.device), self._latent], -1)
-        action = self.learner.act(state, self.generator, deterministic)
+        action = self.learner.act(state, self.generator, deterministic, self.policy_noise())
         return self.with_noise(action)
 
     def _choose_latent(self, deterministic: bool) -> Tensor:

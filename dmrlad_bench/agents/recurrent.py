@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from dmrlad_bench.agents.actor_critic import Temperature
 from dmrlad_bench.agents.critics import Twins, twin_critics
-from dmrlad_bench.agents.networks import Linear, TanhGaussianPolicy, adam, polyak_average, schedule_learning_rate
+from dmrlad_bench.agents.networks import Linear, TanhGaussianPolicy, polyak_average
+from dmrlad_bench.agents.optimisers import FusedAdam, schedule_learning_rate
 from dmrlad_bench.agents.sequences import Sequences
 from dmrlad_bench.cards.agent_sections import ActorCritic, Recurrent
 
@@ -85,8 +86,8 @@ class RecurrentActorCritic:
         self.critic = _Critic(memory, twin_critics(memory.state_dim, action_dim, config, generator))
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.temperature = Temperature(config, 0, generator)
-        self.actor_optimiser = adam(self.actor.parameters(), config.learning_rate)
-        self.critic_optimiser = adam(self.critic.parameters(), config.learning_rate)
+        self.actor_optimiser = FusedAdam(self.actor.parameters(), config.learning_rate)
+        self.critic_optimiser = FusedAdam(self.critic.parameters(), config.learning_rate)
         self.updates = 0
 
     def update(self, batch: Sequences, generator: torch.Generator) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dmrlad_bench.agents.exploration import NoiseActions, training_noise
+from dmrlad_bench.agents.exploration import NoiseActions, PolicyNoise, training_noise
 from dmrlad_bench.agents.interface import Problem, Trials
 from dmrlad_bench.agents.learning import Learner, seeded_generator
 from dmrlad_bench.agents.replay import TrialReplay
@@ -41,6 +41,7 @@ class ReplayAgent:
         self.phase_seconds: dict[str, float] = {}
         self._fresh: Tensor | None = None
         self._noise: NoiseActions | None = None
+        self._policy_noise: PolicyNoise | None = None
 
     def parts(self) -> dict[str, Part | None]:
         """What is saved by name, beside the replay's statistics and the generators."""
@@ -63,17 +64,29 @@ class ReplayAgent:
     def begin_trial(self, num_envs: int) -> None:
         """Start `num_envs` trials of which nothing is known."""
         self._noise = None
+        self._policy_noise = None
 
     def begin_training_trial(self, num_envs: int, iteration: int) -> None:
         """As `begin_trial`, with the noise that the card asks for; `iteration` counts from 1."""
         self.begin_trial(num_envs)
         problem, exploration = self.problem, self.config.exploration
         self._noise = training_noise(exploration, num_envs, iteration, problem.action_dim, problem.horizon, self.numpy_generator)
+        if exploration.policy_colour > 0:
+            shape = (num_envs, problem.action_dim, problem.horizon)
+            self._policy_noise = PolicyNoise(exploration.policy_colour, shape, self.numpy_generator)
 
     def begin_episode(self) -> None:
         """The environments were reset; the task, and so what is known of it, stays."""
         if self._noise is not None:
             self._noise.begin_episode()
+        if self._policy_noise is not None:
+            self._policy_noise.begin_episode()
+
+    def policy_noise(self) -> Tensor | None:
+        """What the next training actions are to be drawn from the policy with, `(num_envs, action_dim)`; None = white noise."""
+        if self._policy_noise is None:
+            return None
+        return torch.as_tensor(self._policy_noise.next(), dtype=torch.float32, device=self.device)
 
     def with_noise(self, action: Tensor) -> np.ndarray:
         """The policy's actions `(num_envs, action_dim)`, those of noise-driven trials replaced."""

@@ -49,7 +49,7 @@ class Rl2(ReplayAgent):
         inputs = step_inputs(self.replay.statistics, seen, self._action, self._reward, self._over, self._lived)
         state = actor.memory(inputs.unsqueeze(1), self.hidden).squeeze(1)
         self._next_hidden = state[:, : actor.memory.width]  # kept by `observe` where the step is really lived
-        action = actor.policy.mode(state) if deterministic else actor.policy.draw(state, self.generator)
+        action = actor.policy.mode(state) if deterministic else actor.policy.draw(state, self.generator, self.policy_noise())
         return self.with_noise(action)
 
     def observe(self, transition: Transition) -> None:

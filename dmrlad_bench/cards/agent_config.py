@@ -29,6 +29,7 @@ LATER_KEYS = {
     "inference": ("learning_rate_span",),
     "actor_critic": ("averaging",),
     "relabel": ("copies_by_gain",),
+    "exploration": ("policy_colour",),
     "schedule": ("initial_tasks", "final_tasks"),
 }
 

@@ -166,6 +166,9 @@ class Exploration(CardModel):
     colour_high: float = Field(default=2.0, ge=0, description="highest exponent (2 = Brownian)")
     constant_share: float = Field(default=0.0, ge=0, le=1, description="share of noise-driven episodes with one direction throughout")
     coloured_share: float = Field(default=0.0, ge=0, le=1, description="share of later trials that coloured noise drives")
+    policy_colour: float = Field(
+        default=0.0, ge=0, description="exponent of the noise that training actions are drawn from the policy with (0 = white, 1 = pink)"
+    )
     sampled_share: float = Field(
         default=0.0, ge=0, le=1, description="share of training trials that act on a draw from the current belief (at first the prior)"
     )

@@ -20,7 +20,7 @@ from dmrlad_bench.harness.agent import load_trained
 from dmrlad_bench.harness.collect import Environments
 from dmrlad_bench.harness.errors import RunFailed
 from dmrlad_bench.harness.evaluate import EPISODES, score
-from dmrlad_bench.harness.machine import torch_threads
+from dmrlad_bench.harness.machine import torch_settings
 from dmrlad_bench.harness.run import CONFIG_FILE, Run, RunConfig, read_config, resolve_device, run_name
 from dmrlad_bench.harness.train import train_run
 from dmrlad_bench.reports.scores import TrialScores
@@ -157,7 +157,7 @@ def evaluate(
             raise CardError(f"env {solved.id}: observations and actions have other sizes than those of the run's family {config.env}")
         threads = config.threads if threads is None else threads
         try:
-            with torch_threads(threads):
+            with torch_settings(threads, config.device):
                 actor, iteration = load_trained(agent)
                 sequence = config.evaluation_seed(iteration, split, deterministic)
                 return _score(actor, solved, split, sequence, threads, options)

@@ -33,7 +33,7 @@ from dmrlad_bench.harness.collect import Environments, RollOut, roll_out
 from dmrlad_bench.harness.errors import Interrupted, RunFailed
 from dmrlad_bench.harness.evaluate import score, splits_of, spread
 from dmrlad_bench.harness.log import RunLog, evaluation_columns
-from dmrlad_bench.harness.machine import host, packages, torch_threads
+from dmrlad_bench.harness.machine import host, packages, torch_settings
 from dmrlad_bench.harness.run import Run, RunConfig, check_folder, locked, settle
 from dmrlad_bench.reports.results import (
     RESULT_FILE,
@@ -92,7 +92,7 @@ def train_run(config: RunConfig, folder: Path, *, resume: bool, command: list[st
             return run
         remove_leftovers(folder)
         (folder / ERROR_FILE).unlink(missing_ok=True)
-        with torch_threads(config.threads):
+        with torch_settings(config.threads, config.device):
             _sit(config, folder, command, quiet, bar)
         return run
 
@@ -182,9 +182,13 @@ class _Session:
                 log.line("the agent has no state_dict and load_state_dict: it is not saved, and a run that is stopped starts again")
             if position.iteration:
                 log.line(f"continues after iteration {position.iteration}")
+            said: set[str] = set()
             while self.position.iteration < self.iterations:
                 row = self._iterate()
                 log.iteration(row)
+                for notice in sorted(set(getattr(self.agent, "notices", ())) - said):
+                    log.line(notice)
+                    said.add(notice)
                 if self.saves:
                     self._save()
                 log.show(row)

@@ -1,0 +1,160 @@
+"""A gradient update as a CUDA graph: recorded once, then replayed by a single launch.
+
+At the sizes of this benchmark a GPU waits for the launches of an update's hundreds of small kernels. A graph is used only where it gives
+what running the update one operation after the other gives, which is checked when it is recorded; else updates go on as before, and
+`GraphedUpdate.reason` says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, replace
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Inputs = TypeVar("Inputs")
+Outputs = dict[str, Tensor]
+Recorder = Callable[[Callable[[], Outputs], torch.Generator], tuple[Callable[[], None], Outputs]]
+
+DRAWN_AT_A_TIME = {"cpu": 1, "cuda": 32}
+WARM_UP = 3  # updates before the recording, in which libraries choose their kernels and optimisers make their moments
+RELATIVE, ABSOLUTE = 1e-4, 1e-6  # of the check: replayed against run
+
+
+def record_cuda_graph(function: Callable[[], Outputs], generator: torch.Generator) -> tuple[Callable[[], None], Outputs]:
+    """Record what `function` launches; returns what replays it, and the tensors that every replay writes its outputs to."""
+    graph = torch.cuda.CUDAGraph()
+    graph.register_generator_state(generator)
+    with torch.cuda.graph(graph):
+        outputs = function()
+    return graph.replay, outputs
+
+
+class GraphedUpdate(Generic[Inputs]):
+    """`update(inputs)`, replayed from a graph once one has been recorded and checked.
+
+    Attributes:
+        reason: why updates run one operation after the other; None before the recording and while the graph is in use.
+        recorded: whether the graph is in use.
+    """
+
+    def __init__(
+        self,
+        update: Callable[[Inputs], Outputs],
+        state: Callable[[], Sequence[Tensor]],
+        generator: torch.Generator,
+        reason: str | None = None,
+        recorder: Recorder = record_cuda_graph,
+    ) -> None:
+        """
+        Args:
+            update: takes a dataclass of tensors, changes tensors in place, and returns scalar tensors. It must launch the same
+                operations at every call.
+            state: every tensor that `update` changes, as they are once it has been called.
+            generator: what `update` draws from.
+            reason: why no graph may be recorded, if there is a reason.
+            recorder: what records a function.
+        """
+        self._update, self._state, self._generator, self._recorder = update, state, generator, recorder
+        self.reason = reason
+        self._calls = 0
+        self._replay: Callable[[], None] | None = None
+        self._inputs: Inputs | None = None
+        self._outputs: Outputs = {}
+
+    @property
+    def recorded(self) -> bool:
+        return self._replay is not None
+
+    def __call__(self, inputs: Inputs) -> Outputs:
+        """One update; the outputs are the caller's to keep."""
+        if self._replay is not None:
+            _copy_into(self._inputs, inputs)
+            self._replay()
+            return {name: value.clone() for name, value in self._outputs.items()}
+        self._calls += 1
+        if self.reason is not None or self._calls <= WARM_UP:
+            return self._update(inputs)
+        return self._record(inputs)
+
+    def _record(self, inputs: Inputs) -> Outputs:
+        """Run the update, record it, replay it from where it began, and compare. What it ran to stays."""
+        before, drawn_before = _copies(self._state()), self._generator.get_state()
+        result = self._update(inputs)
+        after, drawn_after = _copies(self._state()), self._generator.get_state()
+        self._inputs = _own(inputs)
+        self._set(before, drawn_before)
+        try:
+            self._replay, self._outputs = self._recorder(lambda: self._update(_given(self._inputs)), self._generator)
+            self._set(before, drawn_before)  # recording runs nothing on a GPU, but advances what is kept on the host
+            self._replay()
+            self.reason = self._difference(after, result)
+        except RuntimeError as error:
+            self.reason = f"recording a CUDA graph failed: {' '.join(str(error).split())}"
+        if self.reason is not None:
+            self._replay, self._inputs, self._outputs = None, None, {}
+        self._set(after, drawn_after)
+        return result
+
+    def _difference(self, after: Sequence[Tensor], result: Outputs) -> str | None:
+        pairs = [*zip(self._state(), after, strict=True), *((self._outputs[name], value) for name, value in result.items())]
+        for replayed, run in pairs:
+            if not torch.allclose(replayed, run, rtol=RELATIVE, atol=ABSOLUTE, equal_nan=True):
+                furthest = float((replayed - run).abs().max())
+                return f"a replayed update differed from one that was run by up to {furthest:.2g}"
+        return None
+
+    def _set(self, values: Sequence[Tensor], drawn: Tensor) -> None:
+        with torch.no_grad():
+            for tensor, value in zip(self._state(), values, strict=True):
+                tensor.copy_(value)
+        self._generator.set_state(drawn)
+
+
+def in_blocks(draw: Callable[[int], Inputs], size: int, device: torch.device) -> Iterator[Inputs]:
+    """Dataclasses of tensors of `size` rows without end; on a GPU, whose launches are what drawing costs, many are drawn at a time."""
+    block = DRAWN_AT_A_TIME[device.type]
+    while True:
+        drawn = draw(size * block)
+        if block == 1:
+            yield drawn
+            continue
+        for first in range(0, size * block, size):
+            yield _replaced(drawn, {name: value[first : first + size] for name, value in _tensors(drawn).items()})
+
+
+def changing_tensors(modules: Sequence[nn.Module], optimisers: Sequence[torch.optim.Optimizer]) -> list[Tensor]:
+    """Parameters of the modules and moments of the optimisers: what gradient updates change."""
+    parameters = [parameter.data for module in modules for parameter in module.parameters()]
+    moments = [value for optimiser in optimisers for kept in optimiser.state.values() for value in kept.values() if torch.is_tensor(value)]
+    return parameters + moments
+
+
+def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [tensor.detach().clone() for tensor in tensors]
+
+
+def _tensors(inputs: Any) -> dict[str, Tensor]:
+    values = {field.name: getattr(inputs, field.name) for field in fields(inputs)}
+    return {name: value for name, value in values.items() if torch.is_tensor(value)}
+
+
+def _replaced(inputs: Any, tensors: dict[str, Tensor]) -> Any:
+    return replace(inputs, **tensors)
+
+
+def _own(inputs: Any) -> Any:
+    return _replaced(inputs, {name: value.detach().clone() for name, value in _tensors(inputs).items()})
+
+
+def _copy_into(kept: Any, inputs: Any) -> None:
+    given = _tensors(inputs)
+    for name, tensor in _tensors(kept).items():
+        tensor.copy_(given[name])
+
+
+def _given(inputs: Inputs | None) -> Inputs:
+    assert inputs is not None
+    return inputs
