@@ -101,6 +101,49 @@ def test_side_by_side_gives_what_one_after_another_gives(tmp_path: Path, capsys:
     assert re.findall(r"│ smoke *│ *(\d) │", tables[0]) == ["0", "1", "2"]
 
 
+def test_packed_gives_what_one_after_another_gives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two threads each, so that the runs share the simulator's, and torch's thread count is more than a default."""
+    given = [*MATRIX, "--agent", "random", "--threads", "2"]
+    one = shown(capsys, *given, "--quiet", "--out", tmp_path / "one")
+    two = shown(capsys, *given, "--quiet", "--out", tmp_path / "two", "--pack")
+    for alone, together in zip(folders_of(tmp_path / "one"), folders_of(tmp_path / "two"), strict=True):
+        assert timeless(alone) == timeless(together)
+    assert one[one.index("all runs") :] == two[two.index("all runs") :]
+
+
+def test_an_interrupt_stops_all_that_are_packed_and_they_continue_to_the_same_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    longer = ["--set", "schedule.iterations=25"]
+    process = started(*MATRIX, *longer, "--pack", "--out", tmp_path / "two")
+    for folder in folders_of(tmp_path / "two"):
+        wait_for(folder / "checkpoint-000001.json", process)
+    process.send_signal(signal.SIGINT)
+    _, complaint = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, complaint
+    lines = [line for line in complaint.splitlines() if line.startswith("dmrlad-bench: interrupted: iteration")]
+    assert len(lines) == 2, complaint
+    shown(capsys, *MATRIX, *longer, "--pack", "--resume", "--quiet", "--out", tmp_path / "two")
+    shown(capsys, *MATRIX, *longer, "--quiet", "--out", tmp_path / "one")
+    for alone, together in zip(folders_of(tmp_path / "one"), folders_of(tmp_path / "two"), strict=True):
+        assert timeless(alone) == timeless(together)
+
+
+def test_one_that_fails_does_not_keep_the_packed_others_from_running(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["run", "--agent", "dmrlad", "--agent", "random", *SMOKE[3:], "--out", str(tmp_path), "--pack", "--quiet"]
+    with pytest.raises(SystemExit) as caught:
+        main([*given, "--set", "actor_critic.learning_rate=1e30"])
+    printed = capsys.readouterr()
+    assert caught.value.code == 1
+    assert re.match(r"dmrlad-bench: error: stopped at environment step .*/dmrlad--smoke--seed0/checkpoint-\d{6}\.json$", printed.err)
+    assert re.findall(r"^run folder: (.*)$", printed.out, re.MULTILINE) == [f"{tmp_path}/PointGoal/random--smoke--seed0"]
+
+
+def test_packing_and_processes_exclude_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(capsys, *MATRIX, "--pack", "--jobs", "2", "--out", tmp_path)
+    assert "pack: all runs share one process, so jobs must be 1, got 2" in message
+
+
 def test_cores_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dmrlad_bench.harness.api.available_cores", lambda: 7)
     asked: dict[int, int] = {}

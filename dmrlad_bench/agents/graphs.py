@@ -7,6 +7,7 @@ what running the update one operation after the other gives, which is checked wh
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any, Generic, TypeVar
@@ -18,6 +19,7 @@ Inputs = TypeVar("Inputs")
 Outputs = dict[str, Tensor]
 Recorder = Callable[[Callable[[], Outputs], torch.Generator], tuple[Callable[[], None], Outputs]]
 
+_recording = threading.Lock()
 DRAWN_AT_A_TIME = {"cpu": 1, "cuda": 32}
 WARM_UP = 3  # updates before the recording, in which libraries choose their kernels and optimisers make their moments
 RELATIVE, ABSOLUTE = 1e-4, 1e-6  # of the check: replayed against run
@@ -27,7 +29,7 @@ def record_cuda_graph(function: Callable[[], Outputs], generator: torch.Generato
     """Record what `function` launches; returns what replays it, and the tensors that every replay writes its outputs to."""
     graph = torch.cuda.CUDAGraph()
     graph.register_generator_state(generator)
-    with torch.cuda.graph(graph):
+    with _recording, torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other runs of this process go on meanwhile
         outputs = function()
     return graph.replay, outputs
 

@@ -35,7 +35,7 @@ def timed_phase(seconds: dict[str, float], name: str, device: torch.device) -> I
     started = time.perf_counter()
     yield
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        torch.cuda.current_stream(device).synchronize()  # not the device: other runs may share it
     seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - started
 
 

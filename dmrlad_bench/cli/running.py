@@ -34,6 +34,7 @@ def run(
     overrides: Overrides = [],  # noqa: B006
     resume: Annotated[bool, typer.Option("--resume", help="Continue existing run folders.")] = False,
     jobs: Annotated[int, typer.Option(parser=whole_number, metavar="N", help="Runs at a time, each in a process of its own.")] = 1,
+    pack: Annotated[bool, typer.Option("--pack", help="All runs at once in one process, sharing a GPU. Without one, take --jobs.")] = False,
     threads: Annotated[int | None, typer.Option(parser=whole_number, metavar="N", help=THREADS.format("cores allowed / jobs"))] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
     profile: Annotated[bool, typer.Option("--profile", help="Print the seconds spent in each phase, and the rates.")] = False,
@@ -45,6 +46,8 @@ def run(
     """
     if jobs < 1:
         raise CardError(f"jobs: expected at least 1, got {jobs}")
+    if pack and jobs > 1:
+        raise CardError(f"pack: all runs share one process, so jobs must be 1, got {jobs}")
     _check_names(agent, env, budget)
     from dmrlad_bench.harness.api import plan
     from dmrlad_bench.harness.run import Run, check_folder
@@ -74,7 +77,7 @@ def run(
     results: dict[Path, Result] = {}
     failures: list[CardError | RunFailed] = []
     try:
-        for folder, outcome in train_all(plans, jobs, Options(resume, _typed_command(), quiet)):
+        for folder, outcome in train_all(plans, jobs, Options(resume, _typed_command(), quiet, pack)):
             if isinstance(outcome, CardError | RunFailed):
                 failures.append(outcome)
                 continue

@@ -17,6 +17,7 @@ import numpy as np
 
 from dmrlad_bench.envs.drawings import Drawing, Viewpoint
 from dmrlad_bench.envs.physics import ScaledModels
+from dmrlad_bench.envs.pools import Stepper
 
 STEP_OF_THE_POINT = 0.1  # m per step and axis at full action
 RESET_NOISE = 0.1  # HalfCheetah-v5's reset_noise_scale
@@ -120,7 +121,7 @@ class Point(Body):
 
 
 class MujocoBody(Body):
-    """A MuJoCo model stepped by `mujoco.rollout`, whose threads live as long as the body.
+    """A MuJoCo model stepped by `mujoco.rollout`, in threads that all bodies of the process share.
 
     State: MuJoCo's full physics state (time, qpos, qvel). `mujoco.rollout` starts every call without warm start, so a state
     is all there is to know: the next one does not depend on what was simulated before.
@@ -220,17 +221,16 @@ class HalfCheetah(MujocoBody):
 
 
 class _Simulator:
-    """One MuJoCo model, the threads that step it, and the buffers for one batch size."""
+    """One MuJoCo model, a hold on the threads that step it, and the buffers for one batch size."""
 
     def __init__(self, model_file: str, frame_skip: int, threads: int) -> None:
         mujoco = import_module("mujoco")  # here, so that `import dmrlad_bench` stays light
-        rollout = import_module("mujoco.rollout")
         path = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / model_file
         self.model = mujoco.MjModel.from_xml_path(str(path))
         self._frame_skip = frame_skip
         self._control = int(mujoco.mjtState.mjSTATE_CTRL.value)
         self._data = [mujoco.MjData(self.model) for _ in range(threads)]
-        self._rollout = rollout.Rollout(nthread=threads if threads > 1 else 0)
+        self._stepper = Stepper(threads)
         self._models: list[Any] = []
         self._actions = np.empty((0, frame_skip, self.model.nu))
         self._states = np.empty((0, frame_skip, 0))
@@ -241,7 +241,7 @@ class _Simulator:
             self._actions = np.empty((len(state), self._frame_skip, self.model.nu))
             self._states = np.empty((len(state), self._frame_skip, state.shape[1]))
         self._actions[:] = action[:, None]
-        self._rollout.rollout(
+        self._stepper.rollout(
             self._models if models is None else models,
             self._data,
             np.ascontiguousarray(state),
@@ -254,4 +254,4 @@ class _Simulator:
         return self._states[:, -1].copy()
 
     def close(self) -> None:
-        self._rollout.close()
+        self._stepper.close()

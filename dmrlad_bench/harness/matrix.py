@@ -1,4 +1,4 @@
-"""Many runs: one after another in this process, or several at a time, each in a process of its own."""
+"""Many runs: one after another in this process, several at a time, each in a process of its own, or all at once in this process."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pathlib import Path
 from dmrlad_bench.cards import CardError
 from dmrlad_bench.harness import train
 from dmrlad_bench.harness.errors import Interrupted, RunFailed
+from dmrlad_bench.harness.pack import packed
 from dmrlad_bench.harness.run import Run, RunConfig
 from dmrlad_bench.reports.results import Result
 
@@ -32,6 +33,7 @@ class Options:
     resume: bool
     command: list[str]
     quiet: bool
+    pack: bool = False
 
 
 def train_all(plans: Mapping[Path, RunConfig], jobs: int, options: Options) -> Iterator[tuple[Path, Outcome]]:
@@ -39,7 +41,7 @@ def train_all(plans: Mapping[Path, RunConfig], jobs: int, options: Options) -> I
 
     Args:
         plans: configurations by run folder. Finished runs are taken as they are.
-        jobs: runs at a time; 1 = one after another in this process.
+        jobs: runs at a time; 1 = one after another in this process, or all at once in it where the options say `pack`.
         options: what they share.
 
     Raises:
@@ -47,6 +49,9 @@ def train_all(plans: Mapping[Path, RunConfig], jobs: int, options: Options) -> I
     """
     if jobs > 1:
         yield from _side_by_side(plans, jobs, options)
+        return
+    if options.pack:
+        yield from packed(plans, lambda config, folder: _outcome(config, folder, options, bar=False))
         return
     for folder, config in plans.items():
         yield folder, _outcome(config, folder, options)

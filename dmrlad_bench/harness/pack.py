@@ -1,0 +1,101 @@
+"""Many runs in this process, side by side, each in a thread of its own; on a GPU, which they share, each in a CUDA stream of its own.
+
+A run gives what it gives alone: it has its own generators, environments and parameters, and runs in as many threads of torch.
+On a CPU, where Python's threads wait for each other, processes (`--jobs`) are the faster way.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TypeVar
+
+from dmrlad_bench.harness.errors import Interrupted
+from dmrlad_bench.harness.machine import torch_settings
+from dmrlad_bench.harness.run import RunConfig
+
+Ending = TypeVar("Ending")
+POLL = 0.2  # seconds after which a signal is noticed at the latest
+
+
+class _Worker(threading.Thread):
+    """A run in a thread; puts itself into the queue when it is over."""
+
+    def __init__(self, config: RunConfig, folder: Path, run: Callable[[RunConfig, Path], Ending], over: queue.Queue[_Worker]) -> None:
+        super().__init__(name=str(folder), daemon=True)
+        self.config, self.folder, self._run, self._over = config, folder, run, over
+        self.outcome: Ending | None = None
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            with _own_stream(self.config.device):
+                self.outcome = self._run(self.config, self.folder)
+        except BaseException as error:
+            self.error = error
+        finally:
+            self._over.put(self)
+
+    def interrupt(self) -> None:
+        """Raise a `KeyboardInterrupt` in the thread, as Ctrl-C does in a program's first thread."""
+        assert self.ident is not None
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.ident), ctypes.py_object(KeyboardInterrupt))
+
+
+def packed(plans: Mapping[Path, RunConfig], run: Callable[[RunConfig, Path], Ending]) -> Iterator[tuple[Path, Ending]]:
+    """Run all of `plans` at once; yields each folder with what `run` gave, as it ends.
+
+    Raises:
+        Interrupted: Ctrl-C or a termination signal; every run has stopped, and the message has a line for each.
+    """
+    over: queue.Queue[_Worker] = queue.Queue()
+    workers = [_Worker(config, folder, run, over) for folder, config in plans.items()]
+    threads, device = next(iter((config.threads, config.device) for config in plans.values()))
+    left = set(workers)
+    with torch_settings(threads, device):  # each run's own settings are these: what the first to end puts back changes nothing
+        try:
+            for worker in workers:
+                worker.start()
+            while left:
+                worker = _next(over)
+                left.discard(worker)
+                if worker.error is not None:
+                    raise worker.error
+                yield worker.folder, worker.outcome  # pyright: ignore[reportReturnType]
+        except KeyboardInterrupt:
+            raise Interrupted("\n".join(_stopped(left, over)) or "interrupted") from None
+        except BaseException:
+            for _ in _stopped(left, over):
+                pass
+            raise
+
+
+def _next(over: queue.Queue[_Worker]) -> _Worker:
+    while True:
+        try:
+            return over.get(timeout=POLL)
+        except queue.Empty:
+            continue
+
+
+def _stopped(left: set[_Worker], over: queue.Queue[_Worker]) -> Iterator[str]:
+    """Stop what still runs; a line for each."""
+    for worker in left:
+        if worker.is_alive():
+            worker.interrupt()
+    while left:
+        worker = _next(over)
+        left.discard(worker)
+        yield f"{worker.folder}: finished" if worker.error is None else str(worker.error) or f"{worker.folder}: interrupted"
+
+
+def _own_stream(device: str) -> AbstractContextManager[object]:
+    if device != "cuda":
+        return nullcontext()
+    import torch
+
+    return torch.cuda.stream(torch.cuda.Stream())
