@@ -33,6 +33,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "inference.encoder_hidden": ((8, 9), {}),
     "inference.decoder_hidden": ((8, 9), {}),
     "inference.state_target": ("difference", {}),
+    "inference.reward_sees": ("next_state", {}),
     "inference.reward_weight": (0.9, {}),
     "inference.kl_weight": (0.5, {}),
     "inference.class_kl_weight": (0.5, CLASSES),

@@ -18,6 +18,7 @@ from dmrlad_bench.cards.family import Reference
 from dmrlad_bench.envs.family import family
 from dmrlad_bench.harness.api import evaluate
 from dmrlad_bench.harness.checkpoint import load_checkpoint, save_checkpoint
+from dmrlad_bench.harness.machine import torch_settings
 from dmrlad_bench.harness.train import train_run
 
 
@@ -71,6 +72,17 @@ def test_threads_are_torchs_too_and_by_default_the_runs(
     assert torch.get_num_threads() == before
     with pytest.raises(CardError, match="threads: expected at least 1, got 0"):
         evaluate(finished, threads=0)
+
+
+def test_products_use_tf32_on_a_gpu_and_afterwards_what_they_used_before() -> None:
+    matmul = torch.backends.cuda.matmul
+    assert not matmul.allow_tf32
+    with torch_settings(1, "cpu"):
+        assert not matmul.allow_tf32
+    with pytest.raises(ZeroDivisionError), torch_settings(1, "cuda"):
+        assert matmul.allow_tf32
+        raise ZeroDivisionError
+    assert not matmul.allow_tf32
 
 
 def test_references_make_normalised_scores(tmp_path: Path, counting: Callable[..., list[CountingAgent]]) -> None:

@@ -65,18 +65,19 @@ class Weights:
 
 
 class Decoder(nn.Module):
-    """Two MLP heads on (o, a, z): the next observation's first entries, and the reward."""
+    """Two MLP heads on (o, a, z): the next observation's first entries, and the reward, whose head may be shown those entries, too."""
 
     def __init__(self, config: Inference, observation_dim: int, action_dim: int, dims: int, generator: torch.Generator) -> None:
         super().__init__()
         inputs = observation_dim + action_dim + config.latent_dim
+        self.sees_next = config.reward_sees == "next_state"
         self.state = MLP(inputs, config.decoder_hidden, dims, generator) if dims else None
-        self.reward = MLP(inputs, config.decoder_hidden, 1, generator)
+        self.reward = MLP(inputs + dims if self.sees_next else inputs, config.decoder_hidden, 1, generator)
 
-    def forward(self, observation: Tensor, action: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
-        """`(..., dims)` next state and `(...)` reward, both normalised."""
+    def forward(self, observation: Tensor, action: Tensor, latent: Tensor, next_state: Tensor) -> tuple[Tensor, Tensor]:
+        """`(..., dims)` next state and `(...)` reward, both normalised; `next_state` `(..., dims)` is the true one."""
         inputs = torch.cat([observation, action, latent], -1)
-        reward = self.reward(inputs).squeeze(-1)
+        reward = self.reward(torch.cat([inputs, next_state], -1) if self.sees_next else inputs).squeeze(-1)
         state = self.state(inputs) if self.state is not None else reward.new_zeros((*reward.shape, 0))
         return state, reward
 
@@ -178,8 +179,9 @@ class TaskInference:
         classes = latent.shape[-2]
         observation = segments.observation.unsqueeze(-2).expand(-1, -1, classes, -1)
         action = segments.action.unsqueeze(-2).expand(-1, -1, classes, -1)
-        state, reward = self.decoder(observation, action, latent)
-        state_error = (state - segments.next_state.unsqueeze(-2)).square().sum(-1)
+        following = segments.next_state.unsqueeze(-2).expand(-1, -1, classes, -1)
+        state, reward = self.decoder(observation, action, latent, following)
+        state_error = (state - following).square().sum(-1)
         reward_error = (reward - segments.reward.unsqueeze(-1)).square()
         terms = negative_elbo(belief, self.encoder.prior(), state_error, reward_error, Weights(*self._shares.unbind()), self.config)
         if self.config.class_labels and segments.task_class is not None:

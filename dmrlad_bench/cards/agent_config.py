@@ -26,7 +26,7 @@ NOT_READ_BY = {
 }
 # Keys that came after the first published results, by section: see `unused`.
 LATER_KEYS = {
-    "inference": ("learning_rate_span",),
+    "inference": ("learning_rate_span", "reward_sees"),
     "actor_critic": ("averaging",),
     "relabel": ("copies_by_gain",),
     "exploration": ("policy_colour",),

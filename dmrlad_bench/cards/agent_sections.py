@@ -26,6 +26,9 @@ class Inference(CardModel):
     encoder_hidden: Widths = (470, 470)
     decoder_hidden: Widths = (470, 470)
     state_target: Literal["next", "difference"] = "next"
+    reward_sees: Literal["action", "next_state"] = Field(
+        default="action", description="what the reward is reconstructed from, beside the belief: (o, a), or these and the next state, too"
+    )
     reward_weight: float = Field(default=0.5, ge=0, le=1, description="w_r before the first re-balancing")
     kl_weight: float = Field(default=1e-3, ge=0, description="alpha")
     class_kl_weight: float = Field(default=1e-3, ge=0, description="beta")
