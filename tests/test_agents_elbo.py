@@ -92,8 +92,10 @@ def reference_loss(inference: TaskInference, segments: Segments, noise: np.ndarr
             for k, share in enumerate(belief.classes):
                 latent = belief.mean[k] + belief.deviation[k] * noise[stretch, at, k]
                 inputs = np.concatenate([array(segments.observation)[stretch, at], array(segments.action)[stretch, at], latent])
-                state = np.sum((network(inference.decoder.state, inputs) - array(segments.next_state)[stretch, at]) ** 2)
-                reward = (network(inference.decoder.reward, inputs)[0] - float(segments.reward[stretch, at])) ** 2
+                following = array(segments.next_state)[stretch, at]
+                state = np.sum((network(inference.decoder.state, inputs) - following) ** 2)
+                shown = np.concatenate([inputs, following]) if config.reward_sees == "next_state" else inputs
+                reward = (network(inference.decoder.reward, shown)[0] - float(segments.reward[stretch, at])) ** 2
                 divergence = reference_divergence(belief.mean[k], belief.deviation[k], prior_mean[k], prior_deviation[k])
                 weighted = inference.weights.state * state + inference.weights.reward * reward
                 loss += share * (weighted + config.kl_weight * divergence)
@@ -107,7 +109,10 @@ def reference_loss(inference: TaskInference, segments: Segments, noise: np.ndarr
     return float(np.mean(losses)), float(np.mean(states)), float(np.mean(rewards))
 
 
-@pytest.mark.parametrize("changes", [{"classes": 1}, {}, {"class_labels": True}, {"prior": "learned", "encoder": "per_transition_class"}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"classes": 1}, {}, {"class_labels": True}, {"prior": "learned", "encoder": "per_transition_class"}, {"reward_sees": "next_state"}],
+)
 def test_the_whole_loss_equals_a_loop_over_targets(changes: dict[str, Any]) -> None:
     inference = inference_of(kl_weight=0.2, class_kl_weight=0.4, reward_weight=0.7, **changes)
     segments = segments_of()
