@@ -124,7 +124,9 @@ class TaskInference:
         self.encoder = ContextEncoder(config, self.transition_dim, generator)
         self.decoder = Decoder(config, observation_dim, action_dim, reconstruction_dims, generator)
         self.parameters = [*self.encoder.parameters(), *self.decoder.parameters()]
-        self.optimiser = FusedAdam([parameter for parameter in self.parameters if parameter.requires_grad], config.learning_rate)
+        self.optimiser: torch.optim.Adam = FusedAdam(
+            [parameter for parameter in self.parameters if parameter.requires_grad], config.learning_rate
+        )
         share = 1.0 - config.reward_weight if reconstruction_dims else 0.0
         self._shares = torch.zeros(2, device=generator.device)
         self.weights = Weights(share, 1.0 - share)

@@ -35,7 +35,7 @@ def sparse_reward(outcome, task):
 PROBLEM = Problem(OBSERVATION, ACTION, HORIZON, 1, VELOCITIES, sparse_reward, 2, OBSERVATION, True)
 
 
-def reference_agent(trials: int, segment: int = 16, **relabel) -> Cemrl:
+def reference_agent(trials: int, segment: int = 16, device: str = "cpu", **relabel) -> Cemrl:
     """An agent of the reference's sizes whose replay holds `trials` random trials."""
     config = AgentConfig(
         name="reference sizes",
@@ -47,7 +47,7 @@ def reference_agent(trials: int, segment: int = 16, **relabel) -> Cemrl:
         exploration=Exploration(initial="policy"),
         schedule=Schedule(replay_trials=trials),
     )
-    agent = Cemrl(config, PROBLEM, np.random.SeedSequence(0), "cpu")
+    agent = Cemrl(config, PROBLEM, np.random.SeedSequence(0), device)
     fill(agent.replay, trials)
     return agent
 
@@ -69,21 +69,20 @@ def fill(replay: TrialReplay, trials: int, seed: int = 0) -> None:
         reward = torch.randn((count, steps), generator=drawn)
         if outcome.shape[-1] == 2:
             reward = sparse_reward(outcome, torch.as_tensor(VELOCITIES, dtype=torch.float32)[task].unsqueeze(1))
-        replay.add(
-            {
-                "observation": normal("observation"),
-                "next_observation": normal("next_observation"),
-                "action": action,
-                "reward": reward,
-                "terminated": torch.zeros((count, steps), dtype=torch.bool),
-                "outcome": outcome,
-                "episode": torch.zeros((count, steps), dtype=torch.int64),
-                "task_index": task,
-                "length": torch.full((count,), steps),
-                "held_out": torch.arange(first, first + count) % 5 == 0,
-                "copy": torch.zeros(count, dtype=torch.bool),
-            }
-        )
+        drawn_trials = {
+            "observation": normal("observation"),
+            "next_observation": normal("next_observation"),
+            "action": action,
+            "reward": reward,
+            "terminated": torch.zeros((count, steps), dtype=torch.bool),
+            "outcome": outcome,
+            "episode": torch.zeros((count, steps), dtype=torch.int64),
+            "task_index": task,
+            "length": torch.full((count,), steps),
+            "held_out": torch.arange(first, first + count) % 5 == 0,
+            "copy": torch.zeros(count, dtype=torch.bool),
+        }
+        replay.add({name: value.to(replay.device) for name, value in drawn_trials.items()})
 
 
 @contextmanager
