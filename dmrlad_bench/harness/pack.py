@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dmrlad_bench.harness.errors import Interrupted
 from dmrlad_bench.harness.machine import torch_settings
@@ -25,10 +25,10 @@ POLL = 0.2  # seconds after which a signal is noticed at the latest
 class _Worker(threading.Thread):
     """A run in a thread; puts itself into the queue when it is over."""
 
-    def __init__(self, config: RunConfig, folder: Path, run: Callable[[RunConfig, Path], Ending], over: queue.Queue[_Worker]) -> None:
+    def __init__(self, config: RunConfig, folder: Path, run: Callable[[RunConfig, Path], Any], over: queue.Queue[_Worker]) -> None:
         super().__init__(name=str(folder), daemon=True)
         self.config, self.folder, self._run, self._over = config, folder, run, over
-        self.outcome: Ending | None = None
+        self.outcome: Any = None
         self.error: BaseException | None = None
 
     def run(self) -> None:
@@ -65,7 +65,7 @@ def packed(plans: Mapping[Path, RunConfig], run: Callable[[RunConfig, Path], End
                 left.discard(worker)
                 if worker.error is not None:
                     raise worker.error
-                yield worker.folder, worker.outcome  # pyright: ignore[reportReturnType]
+                yield worker.folder, worker.outcome
         except KeyboardInterrupt:
             raise Interrupted("\n".join(_stopped(left, over)) or "interrupted") from None
         except BaseException:

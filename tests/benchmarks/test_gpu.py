@@ -72,7 +72,8 @@ def test_update(benchmark, kind: str) -> None:
                 segments = in_blocks(
                     lambda count, replay=replay, drawn=generator: replay.segments(count, 16, 10, False, False, drawn), 16, GPU
                 )
-                update = lambda: inference.update(next(segments), generator)  # noqa: B023, E731
+                step = inference.update
+                update = lambda: step(next(segments), generator)  # noqa: B023, E731
             taken[way] = milliseconds(update)
             if way == "graph":
                 assert not agent.notices, agent.notices
