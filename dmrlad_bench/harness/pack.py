@@ -61,8 +61,7 @@ def packed(plans: Mapping[Path, RunConfig], run: Callable[[RunConfig, Path], End
             for worker in workers:
                 worker.start()
             while left:
-                worker = _next(over)
-                left.discard(worker)
+                worker = _ended(left, over)
                 if worker.error is not None:
                     raise worker.error
                 yield worker.folder, worker.outcome
@@ -74,22 +73,26 @@ def packed(plans: Mapping[Path, RunConfig], run: Callable[[RunConfig, Path], End
             raise
 
 
-def _next(over: queue.Queue[_Worker]) -> _Worker:
+def _ended(left: set[_Worker], over: queue.Queue[_Worker]) -> _Worker:
+    """Wait for the next of `left` to end, and take it out."""
     while True:
         try:
-            return over.get(timeout=POLL)
-        except queue.Empty:
-            continue
+            worker = over.get(timeout=POLL)
+        except queue.Empty:  # an interrupt may have kept a thread from saying that it is over
+            worker = next((worker for worker in left if not worker.is_alive()), None)
+        if worker in left:
+            left.discard(worker)
+            return worker
 
 
 def _stopped(left: set[_Worker], over: queue.Queue[_Worker]) -> Iterator[str]:
     """Stop what still runs; a line for each."""
+    left -= {worker for worker in left if worker.ident is None}  # an interrupt came before they were started
     for worker in left:
         if worker.is_alive():
             worker.interrupt()
     while left:
-        worker = _next(over)
-        left.discard(worker)
+        worker = _ended(left, over)
         yield f"{worker.folder}: finished" if worker.error is None else str(worker.error) or f"{worker.folder}: interrupted"
 
 
