@@ -44,8 +44,9 @@ def test_the_matrix_runs_one_after_another_and_again(capsys: pytest.CaptureFixtu
     assert shown(capsys, *arguments, "--resume") == first  # finished runs are shown again
 
 
-def test_a_run_that_fails_does_not_keep_the_others_from_running(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    arguments = ["run", "--agent", "dmrlad", "--agent", "random", *SMOKE[3:], "--quiet", "--out", str(tmp_path)]
+@pytest.mark.parametrize("how", [[], ["--pack"]])
+def test_a_run_that_fails_does_not_keep_the_others_from_running(capsys: pytest.CaptureFixture[str], tmp_path: Path, how: list[str]) -> None:
+    arguments = ["run", "--agent", "dmrlad", "--agent", "random", *SMOKE[3:], "--quiet", "--out", str(tmp_path), *how]
     with pytest.raises(SystemExit) as caught:
         main([*arguments, "--set", "actor_critic.learning_rate=1e30"])
     printed = capsys.readouterr()
@@ -127,16 +128,6 @@ def test_an_interrupt_stops_all_that_are_packed_and_they_continue_to_the_same_re
     shown(capsys, *MATRIX, *longer, "--quiet", "--out", tmp_path / "one")
     for alone, together in zip(folders_of(tmp_path / "one"), folders_of(tmp_path / "two"), strict=True):
         assert timeless(alone) == timeless(together)
-
-
-def test_one_that_fails_does_not_keep_the_packed_others_from_running(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = ["run", "--agent", "dmrlad", "--agent", "random", *SMOKE[3:], "--out", str(tmp_path), "--pack", "--quiet"]
-    with pytest.raises(SystemExit) as caught:
-        main([*given, "--set", "actor_critic.learning_rate=1e30"])
-    printed = capsys.readouterr()
-    assert caught.value.code == 1
-    assert re.match(r"dmrlad-bench: error: stopped at environment step .*/dmrlad--smoke--seed0/checkpoint-\d{6}\.json$", printed.err)
-    assert re.findall(r"^run folder: (.*)$", printed.out, re.MULTILINE) == [f"{tmp_path}/PointGoal/random--smoke--seed0"]
 
 
 def test_packing_and_processes_exclude_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

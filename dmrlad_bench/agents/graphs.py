@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 Inputs = TypeVar("Inputs")
 Outputs = dict[str, Tensor]
-Recorder = Callable[[Callable[[], Outputs], torch.Generator], tuple[Callable[[], None], Outputs]]
 
 _recording = threading.Lock()
 DRAWN_AT_A_TIME = {"cpu": 1, "cuda": 32}
@@ -48,7 +47,6 @@ class GraphedUpdate(Generic[Inputs]):
         state: Callable[[], Sequence[Tensor]],
         generator: torch.Generator,
         reason: str | None = None,
-        recorder: Recorder = record_cuda_graph,
     ) -> None:
         """
         Args:
@@ -57,9 +55,8 @@ class GraphedUpdate(Generic[Inputs]):
             state: every tensor that `update` changes, as they are once it has been called.
             generator: what `update` draws from.
             reason: why no graph may be recorded, if there is a reason.
-            recorder: what records a function.
         """
-        self._update, self._state, self._generator, self._recorder = update, state, generator, recorder
+        self._update, self._state, self._generator = update, state, generator
         self.reason = reason
         self._calls = 0
         self._replay: Callable[[], None] | None = None
@@ -89,7 +86,7 @@ class GraphedUpdate(Generic[Inputs]):
         self._inputs = _own(inputs)
         self._set(before, drawn_before)
         try:
-            self._replay, self._outputs = self._recorder(lambda: self._update(_given(self._inputs)), self._generator)
+            self._replay, self._outputs = record_cuda_graph(lambda: self._update(_given(self._inputs)), self._generator)
             self._set(before, drawn_before)  # recording runs nothing on a GPU, but advances what is kept on the host
             self._replay()
             self.reason = self._difference(after, result)

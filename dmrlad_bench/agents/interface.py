@@ -122,6 +122,7 @@ class Agent(Protocol):
         `begin_training_trial(num_envs, iteration)`: as `begin_trial`, before a trial whose data will be learnt from.
         `begin_episode()`: the environments were reset, the task was not.
         `learn(trials: Trials) -> Metrics`: one training iteration on newly collected trials.
+        `notices` (list of lines): what a user may want to know of how it learns on this machine; each is logged once.
         `state_dict()`, `load_state_dict(state)`: nested dicts and lists of tensors, arrays, numbers and strings.
     """
 

@@ -220,9 +220,6 @@ class HalfCheetah(MujocoBody):
         return (self.positions_of(next_state)[..., :1] - self.positions_of(state)[..., :1]) / self.step_duration
 
 
-CHUNKS = 4  # that each thread takes of a batch: fewer leave a thread waiting for the last one, more cost more handing out
-
-
 class _Simulator:
     """One MuJoCo model, a hold on the threads that step it, and the buffers for one batch size."""
 
@@ -253,7 +250,6 @@ class _Simulator:
             skip_checks=True,
             nstep=self._frame_skip,
             state=self._states,
-            chunk_size=max(1, len(state) // (CHUNKS * len(self._data))),
         )
         return self._states[:, -1].copy()
 

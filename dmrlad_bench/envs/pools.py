@@ -1,4 +1,4 @@
-"""The native threads that step MuJoCo models: one pool for each number of threads, shared by all environments of the process."""
+"""The native threads of `mujoco.rollout`: one pool for each number of threads, shared by all environments of the process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def _forget_pools() -> None:
     _registry = threading.Lock()
 
 
-os.register_at_fork(after_in_child=_forget_pools)
+if hasattr(os, "register_at_fork"):  # not where processes cannot fork
+    os.register_at_fork(after_in_child=_forget_pools)
 
 
 class Stepper:

@@ -18,6 +18,7 @@ import numpy as np
 
 from dmrlad_bench.envs.bodies import Body
 from dmrlad_bench.envs.drawings import Drawing, Viewpoint
+from dmrlad_bench.envs.pools import Stepper
 
 FRAME_SKIP = 5  # simulator steps of 2.5 ms
 HAND_START = np.array([0.0, 0.6, 0.2])  # m
@@ -146,18 +147,17 @@ def _frame_and_fingertips(sensors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _Simulator:
-    """One Sawyer model with sensors, the threads that step it, and the state with the hand at its start."""
+    """One Sawyer model with sensors, a hold on the threads that step it, and the state with the hand at its start."""
 
     def __init__(self, task_name: str, threads: int) -> None:
         mujoco = import_module("mujoco")  # here, so that `import dmrlad_bench` stays light
-        rollout = import_module("mujoco.rollout")
         self.model = _model(mujoco, task_name)
         state, self._physics = mujoco.mjtState, int(mujoco.mjtState.mjSTATE_FULLPHYSICS.value)
         parts = (state.mjSTATE_CTRL, state.mjSTATE_MOCAP_POS, state.mjSTATE_MOCAP_QUAT)
         self._control = sum(int(part.value) for part in parts)
         self._mujoco = mujoco
         self._data = [mujoco.MjData(self.model) for _ in range(threads)]
-        self._rollout = rollout.Rollout(nthread=threads if threads > 1 else 0)
+        self._stepper = Stepper(threads)
         self._at_start, self._settled_height = self._with_the_hand_at_its_start()
 
     def _with_the_hand_at_its_start(self) -> tuple[np.ndarray, float]:
@@ -186,7 +186,7 @@ class _Simulator:
         count, steps = len(physics), FRAME_SKIP + 1
         states = np.empty((count, steps, PHYSICS))
         sensors = np.empty((count, steps, 3 * len(SENSORS)))
-        self._rollout.rollout(
+        self._stepper.rollout(
             [self.model] * count,
             self._data,
             np.ascontiguousarray(physics),
@@ -200,7 +200,7 @@ class _Simulator:
         return states[:, FRAME_SKIP - 1], sensors[:, FRAME_SKIP]
 
     def close(self) -> None:
-        self._rollout.close()
+        self._stepper.close()
 
 
 def _model(mujoco: Any, task_name: str) -> Any:
