@@ -31,12 +31,12 @@ def started(*arguments: str | Path) -> subprocess.Popen[str]:
     )
 
 
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    """Wait until the process has made a file that matches."""
+def wait_for_checkpoint(folder: Path, process: subprocess.Popen[str], at_least: int = 1, suffix: str = ".json") -> None:
+    """Wait until the process has written the checkpoint of iteration `at_least`, or of a later one: a run keeps only the newest two."""
     deadline = time.monotonic() + PATIENCE
-    while not list(path.parent.glob(path.name)):
+    while not any(int(path.name.split(".")[0].removeprefix("checkpoint-")) >= at_least for path in folder.glob(f"checkpoint-*{suffix}")):
         assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline, f"{path} did not come"
+        assert time.monotonic() < deadline, f"no checkpoint from iteration {at_least} on came to {folder}"
         time.sleep(0.01)
 
 

@@ -8,14 +8,14 @@ import signal
 import time
 from pathlib import Path
 
-from program import PATIENCE, SMOKE, program, started, timeless, wait_for
+from program import PATIENCE, SMOKE, program, started, timeless, wait_for_checkpoint
 
 
 def test_interrupt_and_terminate(tmp_path: Path) -> None:
     for number, name in ((signal.SIGINT, "int"), (signal.SIGTERM, "term")):
         process = started(*SMOKE, "--out", tmp_path / name, "--set", "schedule.iterations=100000", "--quiet")
         folder = tmp_path / name / "PointGoal" / "dmrlad--smoke--seed0"
-        wait_for(folder / "checkpoint-000002.json", process)
+        wait_for_checkpoint(folder, process, 2)
         process.send_signal(number)
         _, printed = process.communicate(timeout=PATIENCE)
         assert process.returncode == 130, printed
@@ -34,7 +34,7 @@ def test_kill_at_any_moment_and_resume(tmp_path: Path) -> None:
     folder = tmp_path / "cut" / "PointGoal" / "dmrlad--smoke--seed0"
     for number, delay in ((1, 0.0), (5, 0.05), (9, 0.1)):
         process = started(*arguments, "--out", tmp_path / "cut", "--resume")
-        wait_for(folder / f"checkpoint-{number:06d}.*", process)
+        wait_for_checkpoint(folder, process, number, suffix="")
         time.sleep(delay)
         process.kill()
         process.communicate()

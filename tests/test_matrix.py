@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from program import PATIENCE, PROGRAM, SMOKE, refused, shown, started, timeless, wait_for
+from program import PATIENCE, PROGRAM, SMOKE, refused, shown, started, timeless, wait_for_checkpoint
 
 from dmrlad_bench.cli import main
 from dmrlad_bench.harness.errors import Interrupted, RunFailed
@@ -118,7 +118,7 @@ def test_an_interrupt_stops_all_that_are_packed_and_they_continue_to_the_same_re
     longer = ["--set", "schedule.iterations=25"]
     process = started(*MATRIX, *longer, "--pack", "--out", tmp_path / "two")
     for folder in folders_of(tmp_path / "two"):
-        wait_for(folder / "checkpoint-000001.json", process)
+        wait_for_checkpoint(folder, process)
     process.send_signal(signal.SIGINT)
     _, complaint = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, complaint
@@ -169,9 +169,9 @@ def test_an_interrupt_stops_all_workers_and_a_killed_one_is_a_failed_run(tmp_pat
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     folders = folders_of(tmp_path, 3)
     for folder in folders[:2]:
-        wait_for(folder / "checkpoint-000001.json", process)
+        wait_for_checkpoint(folder, process)
     os.kill(workers_of(process, 2)[0], signal.SIGKILL)
-    wait_for(folders[2] / "checkpoint-000001.json", process)  # the others go on, and the next one takes its place
+    wait_for_checkpoint(folders[2], process)  # the others go on, and the next one takes its place
     os.killpg(process.pid, signal.SIGINT)
     printed, complaint = process.communicate(timeout=PATIENCE)
     assert (process.returncode, printed) == (130, ""), complaint
@@ -201,7 +201,7 @@ def test_a_signal_while_the_workers_start(tmp_path: Path) -> None:
 def test_where_the_program_is_killed_its_workers_stop(tmp_path: Path) -> None:
     process = started(*MATRIX, *SLOW, "--quiet", "--out", tmp_path)
     for folder in folders_of(tmp_path):
-        wait_for(folder / "checkpoint-000001.json", process)
+        wait_for_checkpoint(folder, process)
     workers = workers_of(process, 2)
     process.kill()
     process.communicate(timeout=PATIENCE)
