@@ -33,7 +33,8 @@ class Segments:
         reward: `(batch, S)`.
         target: `(batch, S)` bool, targets that exist in the trial.
         position: `(batch, S)` int64, index of each target's belief among the beliefs along `transitions`.
-        task_class: `(batch,)` int64 base class of the trial's task, or None.
+        task: `(batch,)` int64 index of the task that the trial is stored under.
+        task_class: `(batch,)` int64 base class of that task, or None.
     """
 
     transitions: Tensor
@@ -44,6 +45,7 @@ class Segments:
     reward: Tensor
     target: Tensor
     position: Tensor
+    task: Tensor
     task_class: Tensor | None = None
 
 

@@ -17,7 +17,7 @@ class Diverged(RuntimeError):
 
 @dataclass(frozen=True)
 class Problem:
-    """What a learner may know of a task family: sizes, training tasks, and the pure reward function. No simulator.
+    """What a learner may know of a task family: sizes, training tasks, and the pure reward and success functions. No simulator.
 
     Attributes:
         observation_dim: entries of an observation (task included where the agent is shown it).
@@ -32,6 +32,7 @@ class Problem:
         relabelable: whether `reward` may be applied to trajectories lived under another task.
         task_classes: `(tasks,)` base class of each training task, or None where the family has none.
         tasks_change: whether the task changes inside an episode; trials are then `ChangingTrials`.
+        success: `success(outcome, task)` as `reward`, whether a step meets the task, `(...)` bool; None where nobody asks.
     """
 
     observation_dim: int
@@ -45,6 +46,7 @@ class Problem:
     relabelable: bool
     task_classes: np.ndarray | None = None
     tasks_change: bool = False
+    success: Callable[[Any, Any], Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -233,6 +233,7 @@ class TrialReplay:
             reward=statistics.reward(self.data["reward"][row, where]),
             target=present,
             position=where - first.unsqueeze(-1) if window == 0 else (target - first.unsqueeze(-1)),
+            task=self.data["task_index"][trial],
             task_class=None if self.classes is None else self.classes[self.data["task_index"][trial]],
         )
 

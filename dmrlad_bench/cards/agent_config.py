@@ -18,6 +18,8 @@ NOT_READ: tuple[tuple[str, str, Any], ...] = (  # by pearl and rl2: section, key
     ("exploration", "sampled_share", 0.0),
     ("exploration", "stored_share", 0.0),
     ("exploration", "resample_interval", 0),
+    ("relabel", "crossed_share", 0.0),
+    ("relabel", "crossed_targets", 0.0),
     ("schedule", "reconstruction_updates", 0),
 )
 NOT_READ_BY = {
@@ -28,7 +30,7 @@ NOT_READ_BY = {
 LATER_KEYS = {
     "inference": ("learning_rate_span", "reward_sees"),
     "actor_critic": ("averaging",),
-    "relabel": ("copies_by_gain",),
+    "relabel": ("copies_by_gain", "crossed_share", "crossed_targets"),
     "exploration": ("policy_colour",),
     "schedule": ("initial_tasks", "final_tasks"),
 }

@@ -151,6 +151,19 @@ class Relabel(CardModel):
         ge=0,
         description="hfr: how many of the copies go, instead, to tasks by what their best trial gains over the mean one",
     )
+    crossed_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="hindsight, hfr: share of a policy update's transitions that are single steps under a task met later in their episode, "
+        "beside a belief that knows it",
+    )
+    crossed_targets: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="hindsight, hfr: share of the reconstructed steps that are other trials', under the task of the context's trial",
+    )
     revisited: int = Field(default=0, ge=0, description="trials of earlier iterations that each iteration relabels once more")
 
     @model_validator(mode="after")

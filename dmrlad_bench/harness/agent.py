@@ -36,6 +36,7 @@ def make_agent(config: RunConfig, family: TaskFamily) -> Agent:
         relabelable=family.relabelable,
         tasks_change=family.tasks_change,
         task_classes=family.task_classes("train"),
+        success=family.success,
     )
     return build_agent(config.agent, problem, config.seeds()["agent"], config.device)
 
