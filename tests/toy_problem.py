@@ -35,6 +35,11 @@ def toy_reward(outcome: Any, task: Any) -> Any:
     return -((outcome[..., 0] - task[..., 0]) ** 2)
 
 
+def toy_success(outcome: Any, task: Any) -> Any:
+    """Whether the outcome lies within 0.4 of the task, `(...)` bool; NumPy or torch."""
+    return abs(outcome[..., 0] - task[..., 0]) <= 0.4
+
+
 def toy_problem(**changes: Any) -> Problem:
     """Four tasks on a line, two episodes of five steps a trial."""
     problem = Problem(
@@ -47,6 +52,7 @@ def toy_problem(**changes: Any) -> Problem:
         outcome_dim=1,
         reconstruction_dims=2,
         relabelable=True,
+        success=toy_success,
     )
     return replace(problem, **changes)
 
