@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from toy_problem import filled_replay, generator_of, random_trials, small_config, toy_problem, toy_success
 
 from dmrlad_bench.agents import crossing as module
-from dmrlad_bench.agents.cemrl import Cemrl
 from dmrlad_bench.agents.crossing import Crossing, Meetings
+from dmrlad_bench.agents.inference import TaskInference
 from dmrlad_bench.agents.interface import Trials
 from dmrlad_bench.agents.relabel import Hindsight, hindsight_beliefs
 from dmrlad_bench.agents.replay import TrialReplay
-from dmrlad_bench.cards import CardError
-from dmrlad_bench.cards.agent_config import AgentConfig
-
 
 PROBLEM = toy_problem()
 TASKS = torch.as_tensor(PROBLEM.train_tasks, dtype=torch.float32)
@@ -36,6 +31,10 @@ def stored(task_dim: int = 0) -> tuple[Trials, TrialReplay]:
 
 def crossing_of(replay: TrialReplay, *, task_observable: bool = False) -> Crossing:
     return Crossing(Hindsight(TASKS, PROBLEM.reward), toy_success, replay, task_observable, generator_of(1))
+
+
+def inference_of() -> TaskInference:
+    return TaskInference(small_config(inference={"window": 0}).inference, 3, 2, 2, generator_of(0))
 
 
 def slow_meetings(trials: Trials) -> set[tuple[int, int, int]]:
@@ -87,16 +86,9 @@ def test_meetings_are_drawn_evenly() -> None:
 
 def test_crossed_rows_lead_to_a_meeting_in_their_episode() -> None:
     trials, replay = stored()
-    crossing, inference = crossing_of(replay), agent_of().inference
-    assert inference is not None
+    crossing, inference = crossing_of(replay), inference_of()
     crossing.foresee(inference, "trajectory", False)
-    own = replay.batch(60, True, generator_of(3))
-    batch = crossing.batch(60, 0.25, True, generator_of(3))
-    rows = [row for row in range(60) if int((row + 1) * 0.25) > int(row * 0.25)]
-    others = [row for row in range(60) if row not in rows]
-    assert len(rows) == 15
-    for name, value in vars(batch).items():
-        assert torch.equal(value[others], vars(own)[name][others]), name
+    batch = crossing.batch(30, generator_of(3))
     expected = slow_meetings(trials)
     known = {
         (task, trial): hindsight_beliefs(
@@ -109,7 +101,7 @@ def test_crossed_rows_lead_to_a_meeting_in_their_episode() -> None:
         for task, trial, _ in expected
     }
     tasks = set()
-    for row in rows:
+    for row in range(30):
         observation, belief = batch.state[row, :3], batch.belief[row]
         assert torch.equal(batch.state[row, 3:], belief) and torch.equal(batch.next_state[row, 3:], belief)  # held
         trial, step = next(zip(*(replay.data["observation"] == observation).all(-1).nonzero(as_tuple=True), strict=True))
@@ -130,7 +122,7 @@ def test_crossed_rows_lead_to_a_meeting_in_their_episode() -> None:
 
 def test_the_task_is_shown_where_observations_hold_it() -> None:
     trials, replay = stored(task_dim=1)
-    batch = crossing_of(replay, task_observable=True).batch(40, 1.0, False, generator_of(3))
+    batch = crossing_of(replay, task_observable=True).batch(40, generator_of(3))
     for row in range(40):
         task = batch.state[row, -1:]
         assert torch.equal(batch.next_state[row, -1:], task)
@@ -170,41 +162,6 @@ def test_where_nothing_was_met_nothing_is_crossed() -> None:
     _, replay = stored()
     replay.data["outcome"].fill_(100.0)
     crossing = crossing_of(replay)
-    batch, plain = crossing.batch(20, 0.5, True, generator_of(3)), replay.batch(20, True, generator_of(3))
-    assert all(torch.equal(value, vars(plain)[name]) for name, value in vars(batch).items())
+    assert not crossing.possible
     segments = replay.segments(5, 4, 0, False, False, generator_of(4))
     assert crossing.targets(segments, 0.5, False, False, generator_of(5)) is segments
-
-
-def agent_of(problem: Any = PROBLEM, **relabel: Any) -> Cemrl:
-    config = small_config(relabel=relabel, inference={"window": 0})
-    return Cemrl(config, problem, np.random.SeedSequence(0), "cpu")
-
-
-def test_an_agent_that_crosses_learns_otherwise_and_the_same_again() -> None:
-    def learnt(**relabel: Any) -> torch.Tensor:
-        agent = agent_of(**relabel)
-        agent.learn(random_trials(PROBLEM, 6, 1))
-        agent.learn(random_trials(PROBLEM, 6, 2))
-        parts = [*agent.learner.policy.parameters(), *agent.inference.parameters]  # pyright: ignore[reportOptionalMemberAccess]
-        return torch.cat([part.detach().flatten() for part in parts])
-
-    plain = learnt()
-    for keys in ({"crossed_share": 0.5}, {"crossed_targets": 0.5}, {"crossed_share": 0.5, "crossed_targets": 0.5}):
-        assert torch.equal(learnt(**keys), learnt(**keys))
-        assert not torch.allclose(learnt(**keys), plain)
-    for kind in ("none", "random"):  # no hindsight, nothing crossed
-        assert torch.equal(learnt(kind=kind, crossed_share=0.5, crossed_targets=0.5), learnt(kind=kind))
-
-
-def test_tasks_that_change_cannot_be_crossed() -> None:
-    with pytest.raises(CardError, match=r"relabel\.crossed_share, relabel\.crossed_targets: must be 0 where tasks change"):
-        agent_of(toy_problem(tasks_change=True), crossed_share=0.5)
-
-
-@pytest.mark.parametrize(("algorithm", "section"), [("pearl", {"pearl": {}}), ("rl2", {"recurrent": {}})])
-def test_agents_that_cannot_cross_say_so(algorithm: str, section: dict[str, Any]) -> None:
-    content: dict[str, Any] = {"inference": {"kind": "none"}, "relabel": {"kind": "none", "crossed_share": 0.5}, **section}
-    content |= {"actor_critic": {"critic": "scalar"}, "schedule": {"reconstruction_updates": 0}}
-    with pytest.raises(ValueError, match=f"algorithm '{algorithm}' does not read relabel.crossed_share: it must be 0.0, got 0.5"):
-        AgentConfig(name="toy", algorithm=algorithm, description="", **content)  # pyright: ignore[reportArgumentType]

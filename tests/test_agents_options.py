@@ -78,6 +78,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "relabel.copies": (2, {}),
     "relabel.copies_by_gain": (1, {}),
     "relabel.crossed_share": (0.5, {}),
+    "relabel.uniform_share": (0.5, {}),
     "relabel.crossed_targets": (0.5, {}),
     "relabel.normaliser": ("collected", {}),
     "relabel.revisited": (3, {}),

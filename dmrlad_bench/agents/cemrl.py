@@ -14,7 +14,6 @@ from torch import Tensor
 
 from dmrlad_bench.agents.actor_critic import Batch, SoftActorCritic
 from dmrlad_bench.agents.belief import Belief
-from dmrlad_bench.agents.crossing import Crossing
 from dmrlad_bench.agents.encoder import OnlineContext
 from dmrlad_bench.agents.graphs import GraphedUpdate, in_blocks
 from dmrlad_bench.agents.inference import Segments, TaskInference
@@ -24,6 +23,7 @@ from dmrlad_bench.agents.networks import ALIGNMENT
 from dmrlad_bench.agents.relabel import Hindsight, Relabeller
 from dmrlad_bench.agents.replay import TrialReplay
 from dmrlad_bench.agents.replay_agent import Part, ReplayAgent
+from dmrlad_bench.agents.step_relabelling import StepRelabelling
 from dmrlad_bench.cards import CardError
 from dmrlad_bench.cards.agent_config import AgentConfig
 
@@ -57,12 +57,7 @@ class Cemrl(ReplayAgent):
         if config.relabel.kind != "none" and problem.relabelable:
             tasks = torch.as_tensor(problem.train_tasks, dtype=torch.float32, device=self.device)
             self.relabeller = Relabeller(config.relabel, Hindsight(tasks, problem.reward), task_observable=config.task_observable)
-        relabel = config.relabel
-        self.crosses = (
-            self.relabeller is not None and relabel.kind in ("hindsight", "hfr") and relabel.crossed_share + relabel.crossed_targets > 0
-        )
-        if self.crosses and (problem.tasks_change or problem.success is None):
-            raise CardError("relabel.crossed_share, relabel.crossed_targets: must be 0 where tasks change inside an episode")
+        self.by_step = StepRelabelling.of(config, problem, self.relabeller)
         self.graphed: dict[str, GraphedUpdate[Any]] = {}
         if self.device.type == "cuda":
             self.graphed["policy updates"] = self.learner.use_graph(self.generator)
@@ -159,16 +154,17 @@ class Cemrl(ReplayAgent):
             self.inference.schedule(self.progress)
         with timed_phase(self.phase_seconds, "relabel", self.device):
             metrics.update(self._store(trials))
-            crossing = self._crossing()
+            if self.by_step is not None:
+                self.by_step.look(self.replay, self.generator)
         if self.inference is not None:
             with timed_phase(self.phase_seconds, "reconstruct", self.device):
-                metrics.update(self._reconstruct(self.inference, crossing))
+                metrics.update(self._reconstruct(self.inference))
             with timed_phase(self.phase_seconds, "re-infer", self.device):
                 self._reinfer(self.inference)
-                if crossing is not None and self.config.relabel.crossed_share > 0:
-                    crossing.foresee(self.inference, self.config.relabel.context, self.with_deviation)
         with timed_phase(self.phase_seconds, "improve", self.device):
-            metrics.update(self._improve(crossing))
+            if self.by_step is not None:
+                self.by_step.foresee(self.inference, self.generator)
+            metrics.update(self._improve())
         return metrics
 
     def _store(self, trials: Trials) -> Metrics:
@@ -183,22 +179,12 @@ class Cemrl(ReplayAgent):
         self._fresh = torch.cat([slots, copies])
         return metrics
 
-    def _crossing(self) -> Crossing | None:
-        """What the stored trials give to cross, where the card asks for it."""
-        if not self.crosses:
-            return None
-        assert self.relabeller is not None and self.problem.success is not None
-        return Crossing(self.relabeller.hindsight, self.problem.success, self.replay, self.config.task_observable, self.generator)
-
-    def _reconstruct(self, inference: TaskInference, crossing: Crossing | None) -> Metrics:
+    def _reconstruct(self, inference: TaskInference) -> Metrics:
         config, difference = inference.config, inference.config.state_target == "difference"
-        crossed = self.config.relabel.crossed_targets
 
         def draw(stretches: int, held_out: bool = False) -> Segments:
             segments = self.replay.segments(stretches, config.segment, config.window, held_out, difference, self.generator)
-            if crossing is None or crossed == 0:
-                return segments
-            return crossing.targets(segments, crossed, held_out, difference, self.generator)
+            return segments if self.by_step is None else self.by_step.targets(segments, held_out, difference, self.generator)
 
         validation = draw(max(1, VALIDATION_TARGETS // config.segment), held_out=True)
         segments = in_blocks(draw, max(1, config.batch_size // config.segment), self.device)
@@ -213,15 +199,13 @@ class Cemrl(ReplayAgent):
             rows = inference.encoder.rows(self.replay.transitions(slots.unsqueeze(-1), slice(None)).squeeze(1), self.replay.lived(slots))
             self.replay.belief[slots] = inference.encoder.along(rows).point(self.with_deviation)
 
-    def _improve(self, crossing: Crossing | None) -> Metrics:
+    def _improve(self) -> Metrics:
         config, updates = self.config.actor_critic, self.config.schedule.policy_updates
         ahead = config.bootstrap_belief == "next"
-        crossed = self.config.relabel.crossed_share
 
         def draw(count: int) -> Batch:
-            if crossing is None or crossed == 0:
-                return self.replay.batch(count, ahead, self.generator)
-            return crossing.batch(count, crossed, ahead, self.generator)
+            own = self.replay.batch if self.by_step is None else self.by_step.batch
+            return own(count, ahead, self.generator)
 
         batches = in_blocks(draw, config.batch_size, self.device)
         return averaged_updates(lambda: self.learner.update(next(batches), self.generator), updates, self.learner)

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from dmrlad_bench.agents.actor_critic import Batch
 from dmrlad_bench.agents.inference import Segments
-from dmrlad_bench.agents.relabel import CHUNK_BYTES, Foresight, Hindsight, hindsight_beliefs
-from dmrlad_bench.agents.replay import TrialReplay
+from dmrlad_bench.agents.relabel import CHUNK_BYTES, Foresight, Hindsight, hindsight_beliefs, show_tasks
+from dmrlad_bench.agents.replay import TrialReplay, uniform_below
 
 POOL = 1000  # trials at most that tasks are looked for in
 KNOWING = 8  # trials at most whose beliefs stand for a task: those that met it in the most steps
@@ -86,6 +86,11 @@ class Crossing:
         self.pool_by_side = {side: lived[replay.data["held_out"][lived] == side] for side in (False, True)}
         self._known: Tensor | None = None
 
+    @property
+    def possible(self) -> bool:
+        """Whether any task was met."""
+        return len(self.met) > 0
+
     def _meetings(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Place in the pool, task and step `(meetings,)` of every meeting, and how many steps each trial met each task in, `(pool, P)`."""
         replay, tasks = self.replay, self.hindsight.tasks
@@ -115,33 +120,27 @@ class Crossing:
             self._known = torch.cat(beliefs)
             self._choices = (self.counts[:, self.met] > 0).sum(0).clamp(max=chosen)
 
-    def batch(self, count: int, share: float, next_belief: bool, generator: torch.Generator) -> Batch:
-        """As `TrialReplay.batch`, with `share` of its rows, evenly spread, crossed.
+    def batch(self, count: int, generator: torch.Generator) -> Batch:
+        """Crossed transitions.
 
-        A crossed row draws a task among those that were met, every one equally likely, a meeting with it, and a step of the same
-        episode at or before the meeting. The belief, one that knows the task, is held in the bootstrap state.
+        Each draws a task among those that were met, every one equally likely, a meeting with it, and a step of the same episode at or
+        before the meeting. The belief, one that knows the task, is held in the bootstrap state.
         """
-        batch = self.replay.batch(count, next_belief, generator)
-        rows = torch.arange(count, device=self.pool.device)
-        rows = rows[((rows + 1) * share).floor() > (rows * share).floor()]
-        if len(self.met) == 0 or len(rows) == 0:
-            return batch
-        data = self.replay.data
-        which = self._uniform(torch.full_like(rows, len(self.met)), generator)
+        data, device = self.replay.data, self.pool.device
+        which = uniform_below(torch.full((count,), len(self.met), device=device), generator)
         task = self.met[which]
         trial, last = self.meetings.draw(task, generator)
         start = self._episode_starts(trial, last)
-        step = start + self._uniform(last + 1 - start, generator)
+        step = start + uniform_below(last + 1 - start, generator)
         value = self.hindsight.tasks[task]
         reward = self.hindsight.reward(data["outcome"][trial, step], value).float()
         observation, following = data["observation"][trial, step], data["next_observation"][trial, step]
         if self.task_observable:
-            observation[..., -value.shape[-1] :] = value
-            following[..., -value.shape[-1] :] = value
-        belief = observation.new_zeros((len(rows), 0))
+            show_tasks(observation, following, value)
+        belief = observation.new_zeros((count, 0))
         if self._known is not None:
-            belief = self._known[which, self._uniform(self._choices[which], generator)]
-        crossed = Batch(
+            belief = self._known[which, uniform_below(self._choices[which], generator)]
+        return Batch(
             state=torch.cat([observation, belief], -1),
             next_state=torch.cat([following, belief], -1),
             belief=belief,
@@ -149,7 +148,6 @@ class Crossing:
             reward=reward,
             terminated=data["terminated"][trial, step].float(),
         )
-        return Batch(**{name: value.index_copy(0, rows, vars(crossed)[name]) for name, value in vars(batch).items()})
 
     def targets(self, segments: Segments, share: float, held_out: bool, difference: bool, generator: torch.Generator) -> Segments:
         """`segments` with `share` of their targets crossed: what the belief says of the task is asked of steps of other trials.
@@ -158,15 +156,15 @@ class Crossing:
         segments are steps of held-out trials, and the others' are not.
         """
         pool, meetings = self.pool_by_side[held_out], self.by_side[held_out]
-        if len(pool) == 0 or len(self.met) == 0:
+        if len(pool) == 0 or not self.possible:
             return segments
         data, statistics, dims = self.replay.data, self.replay.statistics, self.replay.dims
         shape, device = segments.reward.shape, self.pool.device
         task = segments.task.unsqueeze(-1).expand(shape)
         draws = torch.rand((2, *shape), generator=generator, device=device)
         crossed = (draws[0] < share) & segments.target
-        trial = pool[self._uniform(torch.full(shape, len(pool), device=device), generator)]
-        step = self._uniform(data["length"][trial], generator)
+        trial = pool[uniform_below(torch.full(shape, len(pool), device=device), generator)]
+        step = uniform_below(data["length"][trial], generator)
         meets = (draws[1] < MEETING_TARGETS) & (meetings.amount[task] > 0)
         if len(meetings.trial):
             met = meetings.draw(task, generator)
@@ -190,8 +188,3 @@ class Crossing:
         """First step of the episode that `step` of `trial` lies in; both `(n,)`."""
         episode = self.replay.data["episode"][trial]
         return (episode == episode.gather(1, step.unsqueeze(1))).int().argmax(1)
-
-    def _uniform(self, below: Tensor, generator: torch.Generator) -> Tensor:
-        """Whole numbers, each equally likely, from 0 to `below` (exclusive, at least 1)."""
-        uniform = torch.rand(below.shape, generator=generator, device=below.device, dtype=torch.float64)
-        return (uniform * below).long()

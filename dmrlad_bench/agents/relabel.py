@@ -323,9 +323,14 @@ def _log_mean_exp(values: Tensor, dim: int) -> Tensor:
 
 def _show(copies: dict[str, Tensor], in_force: Tensor) -> None:
     """Write the tasks in force `(n, 1 or steps, task_dim)` to where observations show them: each step's own, then the next step's."""
-    dim, steps = in_force.shape[-1], copies["reward"].shape[1]
+    steps = copies["reward"].shape[1]
     here = in_force.expand(-1, steps, -1)
     following = torch.cat([here[:, 1:], here[:, -1:]], 1)
     going_on = torch.cat([copies["episode"][:, 1:] == copies["episode"][:, :-1], copies["episode"][:, -1:] < 0], 1)
-    copies["observation"][..., -dim:] = here
-    copies["next_observation"][..., -dim:] = torch.where(going_on.unsqueeze(-1), following, here)
+    show_tasks(copies["observation"], copies["next_observation"], here, torch.where(going_on.unsqueeze(-1), following, here))
+
+
+def show_tasks(observation: Tensor, next_observation: Tensor, task: Tensor, next_task: Tensor | None = None) -> None:
+    """Write tasks `(..., task_dim)` to where observations show them, at their end; the next one is the same unless `next_task` says."""
+    observation[..., -task.shape[-1] :] = task
+    next_observation[..., -task.shape[-1] :] = task if next_task is None else next_task

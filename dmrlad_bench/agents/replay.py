@@ -32,6 +32,12 @@ SHARD_KEYS = (
 )
 
 
+def uniform_below(below: Tensor, generator: torch.Generator) -> Tensor:
+    """Whole numbers, each equally likely, from 0 to `below` `(...)` (exclusive, at least 1)."""
+    uniform = torch.rand(below.shape, generator=generator, device=below.device, dtype=torch.float64)
+    return (uniform * below).long()
+
+
 class Statistics:
     """Running mean and standard deviation of observations, actions and rewards."""
 
@@ -237,13 +243,13 @@ class TrialReplay:
             task_class=None if self.classes is None else self.classes[self.data["task_index"][trial]],
         )
 
-    def transitions(self, trial: Tensor, step: Tensor | slice) -> Tensor:
-        """Normalised (o, a, r, o') at stored places."""
+    def transitions(self, trial: Tensor, step: Tensor | slice, reward: Tensor | None = None) -> Tensor:
+        """Normalised (o, a, r, o') at stored places, under the stored rewards or under `reward`."""
         data = self.data
         return self.statistics.transition(
             data["observation"][trial, step],
             data["action"][trial, step],
-            data["reward"][trial, step],
+            data["reward"][trial, step] if reward is None else reward,
             data["next_observation"][trial, step],
         )
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from dmrlad_bench.cards.agent_sections import ActorCritic, Exploration, Inference, Pearl, Recurrent, Relabel, Schedule
+from dmrlad_bench.cards.agent_sections import STEP_KEYS, ActorCritic, Exploration, Inference, Pearl, Recurrent, Relabel, Schedule
 from dmrlad_bench.cards.external import EXTERNAL, applicable, check_import_path, given, inapplicable_key
 from dmrlad_bench.cards.reading import CardModel, digest, unused
 
@@ -18,8 +18,7 @@ NOT_READ: tuple[tuple[str, str, Any], ...] = (  # by pearl and rl2: section, key
     ("exploration", "sampled_share", 0.0),
     ("exploration", "stored_share", 0.0),
     ("exploration", "resample_interval", 0),
-    ("relabel", "crossed_share", 0.0),
-    ("relabel", "crossed_targets", 0.0),
+    *(("relabel", key, 0.0) for key in STEP_KEYS),
     ("schedule", "reconstruction_updates", 0),
 )
 NOT_READ_BY = {
@@ -30,7 +29,7 @@ NOT_READ_BY = {
 LATER_KEYS = {
     "inference": ("learning_rate_span", "reward_sees"),
     "actor_critic": ("averaging",),
-    "relabel": ("copies_by_gain", "crossed_share", "crossed_targets"),
+    "relabel": ("copies_by_gain", *STEP_KEYS),
     "exploration": ("policy_colour",),
     "schedule": ("initial_tasks", "final_tasks"),
 }
@@ -119,5 +118,8 @@ class AgentConfig(CardModel):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the resolved configuration, its prose left out."""
-        return digest(self, exclude={"description": True} | unused(self, LATER_KEYS))
+        """SHA-256 of the resolved configuration, without its prose and without later keys that it does not use."""
+        left_out = unused(self, LATER_KEYS)
+        if not self.relabel.judges_steps:
+            left_out["relabel"] = left_out.get("relabel", {}) | dict.fromkeys(STEP_KEYS, True)
+        return digest(self, exclude={"description": True} | left_out)

@@ -130,6 +130,9 @@ class Recurrent(CardModel):
         return self
 
 
+STEP_KEYS = ("crossed_share", "uniform_share", "crossed_targets")  # of section relabel: shares of single steps, not of stored copies
+
+
 class Relabel(CardModel):
     """Relabelling of stored trials (HFR, arXiv 2109.09031)."""
 
@@ -158,6 +161,13 @@ class Relabel(CardModel):
         description="hindsight, hfr: share of a policy update's transitions that are single steps under a task met later in their episode, "
         "beside a belief that knows it",
     )
+    uniform_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="hindsight, hfr: share of a policy update's transitions that are of whole trials under tasks that nobody chose, but "
+        "uniform draws, anew in each iteration",
+    )
     crossed_targets: float = Field(
         default=0.0,
         ge=0,
@@ -166,10 +176,17 @@ class Relabel(CardModel):
     )
     revisited: int = Field(default=0, ge=0, description="trials of earlier iterations that each iteration relabels once more")
 
+    @property
+    def judges_steps(self) -> bool:
+        """Whether there is hindsight, so that the shares of `STEP_KEYS` count."""
+        return self.kind in ("hindsight", "hfr")
+
     @model_validator(mode="after")
     def _by_gain_is_a_part(self) -> Relabel:
         if self.copies_by_gain > self.copies:
             raise ValueError("copies_by_gain counts some of the copies: it must not exceed them")
+        if self.crossed_share + self.uniform_share > 1:
+            raise ValueError("crossed_share and uniform_share must not exceed 1 together")
         return self
 
 

@@ -1,0 +1,86 @@
+"""What updates draw beside stored trials: crossed transitions and targets, and trials under uniform tasks, in the card's shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dmrlad_bench.agents.actor_critic import Batch
+from dmrlad_bench.agents.crossing import Crossing
+from dmrlad_bench.agents.inference import Segments, TaskInference
+from dmrlad_bench.agents.interface import Problem
+from dmrlad_bench.agents.relabel import Hindsight, Relabeller
+from dmrlad_bench.agents.replay import TrialReplay
+from dmrlad_bench.agents.uniform_tasks import UniformTasks
+from dmrlad_bench.cards import CardError
+from dmrlad_bench.cards.agent_config import AgentConfig
+from dmrlad_bench.cards.agent_sections import STEP_KEYS
+
+
+class StepRelabelling:
+    """Composes `Crossing` and `UniformTasks`. An iteration calls `look`, `targets` (reconstructing), `foresee`, `batch` (improving)."""
+
+    def __init__(self, config: AgentConfig, hindsight: Hindsight, success: Callable[[Any, Any], Any]) -> None:
+        self.config, self.hindsight, self.success = config.relabel, hindsight, success
+        self.task_observable = config.task_observable
+        self.with_deviation = config.actor_critic.belief_input == "mean_and_deviation"
+
+    @staticmethod
+    def of(config: AgentConfig, problem: Problem, relabeller: Relabeller | None) -> StepRelabelling | None:
+        """What the card asks for, or None where it asks for nothing.
+
+        Raises:
+            CardError: the family's task changes inside an episode, so no single task judges a trial.
+        """
+        relabel = config.relabel
+        asked = relabel.judges_steps and any(getattr(relabel, key) > 0 for key in STEP_KEYS)
+        if relabeller is None or not asked:
+            return None
+        if problem.tasks_change:
+            raise CardError(f"relabel.{', '.join(STEP_KEYS)}: must be 0 where tasks change inside an episode")
+        assert problem.success is not None, "whoever drives an agent that crosses gives it the family's success function"
+        return StepRelabelling(config, relabeller.hindsight, problem.success)
+
+    def look(self, replay: TrialReplay, generator: torch.Generator) -> None:
+        """See what the replay holds now, new trials included."""
+        self.replay = replay
+        self.crossing = Crossing(self.hindsight, self.success, replay, self.task_observable, generator)
+
+    def targets(self, segments: Segments, held_out: bool, difference: bool, generator: torch.Generator) -> Segments:
+        """`segments`, with the card's share of targets crossed."""
+        share = self.config.crossed_targets
+        return self.crossing.targets(segments, share, held_out, difference, generator) if share > 0 else segments
+
+    def foresee(self, inference: TaskInference | None, generator: torch.Generator) -> None:
+        """Infer the beliefs that batches show, by the encoder as it is now."""
+        if self.config.crossed_share > 0 and inference is not None:
+            self.crossing.foresee(inference, self.config.context, self.with_deviation)
+        if self.config.uniform_share > 0:
+            parts = (self.hindsight, self.replay, inference, self.with_deviation, self.task_observable)
+            self.uniform = UniformTasks(*parts, generator)
+
+    def batch(self, count: int, next_belief: bool, generator: torch.Generator) -> Batch:
+        """As `TrialReplay.batch`, with the card's shares crossed and under uniform tasks, in every stretch of rows alike."""
+        crossed = int(self.config.crossed_share * count) if self.crossing.possible else 0
+        uniform = int(self.config.uniform_share * count)
+        draws: list[tuple[int, Callable[[int], Batch]]] = [
+            (count - crossed - uniform, lambda rows: self.replay.batch(rows, next_belief, generator)),
+            (crossed, lambda rows: self.crossing.batch(rows, generator)),
+            (uniform, lambda rows: self.uniform.batch(rows, next_belief, generator)),
+        ]
+        drawn = [(rows, draw(rows)) for rows, draw in draws if rows > 0]
+        return interleaved([rows for rows, _ in drawn], [batch for _, batch in drawn])
+
+
+def interleaved(rows: Sequence[int], batches: Sequence[Batch]) -> Batch:
+    """One batch of all rows, those of each batch evenly spread."""
+    place = torch.cat([(torch.arange(count, dtype=torch.float64) + 0.5) / count for count in rows])
+    order = torch.argsort(place, stable=True).to(batches[0].reward.device)
+
+    def joined(name: str) -> Tensor:
+        return torch.cat([getattr(batch, name) for batch in batches])[order]
+
+    return Batch(**{name: joined(name) for name in vars(batches[0])})
