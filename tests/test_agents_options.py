@@ -74,6 +74,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "relabel.context": ("window", {"inference.window": 1}),
     "relabel.temperature": (5.0, {}),
     "relabel.utility_batch": (4, {}),
+    "relabel.utility_fractions": (2, {}),
     "relabel.normaliser_trials": (5, {}),
     "relabel.copies": (2, {}),
     "relabel.copies_by_gain": (1, {}),

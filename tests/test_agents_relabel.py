@@ -32,8 +32,9 @@ class StubLearner:
     def draw(self, state: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         return torch.tanh(state.sum(-1, keepdim=True))
 
-    def value(self, state: torch.Tensor, action: torch.Tensor, generator: torch.Generator, *, risk_neutral: bool = False) -> torch.Tensor:
-        assert risk_neutral, "utilities are means, whatever risk the policy takes"
+    def mean_value(
+        self, state: torch.Tensor, action: torch.Tensor, generator: torch.Generator, fraction_count: int | None = None
+    ) -> torch.Tensor:
         return self.scale * (torch.sin(state @ torch.as_tensor(WEIGHTS, dtype=state.dtype)) + action.squeeze(-1) * state[:, 0])
 
 

@@ -131,12 +131,12 @@ class KnownReturns(torch.nn.Module):
         return torch.stack([state.sum(-1, keepdim=True) + normal, action.sum(-1, keepdim=True) + 2 * normal])
 
 
-def value_of(state: float, action: float, updates: int = 0, risk_neutral: bool = False, **changes: Any) -> float:
+def value_of(state: float, action: float, updates: int = 0, mean_of: int | None = None, **changes: Any) -> float:
     config = ActorCritic.model_validate({"hidden": (4,), "fraction_count": 4000, "fractions": "fixed", **changes})
     learner = SoftActorCritic(config, 1, 0, 1, generator_of(0))
     learner.critics, learner.updates = KnownReturns(), updates  # pyright: ignore[reportAttributeAccessIssue]
     parts = torch.tensor([[state]]), torch.tensor([[action]])
-    return float(learner.value(*parts, generator_of(1), risk_neutral=risk_neutral))
+    return float(learner.mean_value(*parts, generator_of(1), mean_of) if mean_of else learner.value(*parts, generator_of(1)))
 
 
 def test_the_value_of_an_action_is_that_of_the_pessimistic_twin() -> None:
@@ -157,8 +157,16 @@ def test_risk_is_scheduled_by_updates_and_can_be_switched_off() -> None:
     changes = {"risk": "wang", "risk_parameter": 0.0, "risk_parameter_end": 1.0, "risk_updates": 10}
     for updates, shift in ((0, 0.0), (5, 0.5), (10, 1.0), (99, 1.0)):
         assert value_of(50.0, 3.0, updates, **changes) == pytest.approx(3.0 - 2 * shift, abs=0.02)
-    assert value_of(50.0, 3.0, 10, risk_neutral=True, **changes) == pytest.approx(3.0, abs=1e-2)
-    assert value_of(50.0, 3.0, 0, risk_neutral=True, risk="var", risk_parameter=0.01) == pytest.approx(3.0, abs=1e-2)
+    assert value_of(50.0, 3.0, 10, mean_of=2000, **changes) == pytest.approx(3.0, abs=1e-2)
+    assert value_of(50.0, 3.0, 0, mean_of=2000, risk="var", risk_parameter=0.01) == pytest.approx(3.0, abs=1e-2)
+
+
+def test_a_mean_over_even_fractions_is_the_midpoint_rule() -> None:
+    """Of a normal distribution's quantile function it is exact by symmetry; of the smaller of two it is what the rule gives."""
+    for count in (1, 2, 5):
+        assert value_of(50.0, 3.0, mean_of=count) == pytest.approx(3.0, abs=1e-5)
+        lowest = norm.ppf((np.arange(count) + 0.5) / count)
+        assert value_of(0.0, 0.0, mean_of=count) == pytest.approx(np.minimum(lowest, 2 * lowest).mean(), abs=1e-5)
 
 
 def test_cautious_measures_lower_a_value_and_a_certain_return_has_none() -> None:

@@ -143,17 +143,26 @@ class SoftActorCritic:
                 return self.proposal(state, action)
         return draw_fractions(state.shape[0], self.config, generator)
 
-    def value(self, state: Tensor, action: Tensor, generator: torch.Generator, *, risk_neutral: bool = False) -> Tensor:
-        """Q(s, a) `(batch,)` of the pessimistic twin, under the configured risk measure unless `risk_neutral`."""
-        if not self.quantile:
-            return self.critics(state, action).amin(0)
-        measure = "neutral" if risk_neutral else self.config.risk
-        parameter = scheduled_risk(self.config, self.updates)
+    def value(self, state: Tensor, action: Tensor, generator: torch.Generator) -> Tensor:
+        """Q(s, a) `(batch,)` of the pessimistic twin, under the configured risk measure."""
+        measure, parameter = self.config.risk, scheduled_risk(self.config, self.updates)
+        if measure == "neutral":
+            return self.mean_value(state, action, generator)
         if measure == "var":
             tau = torch.full((1, 1), parameter, device=state.device)
             return self.critics(state, action, tau).amin(0).squeeze(-1)
         fractions = self.fractions(state, action, generator)
         return risk_value(self.critics(state, action, fractions.midpoints).amin(0), fractions, measure, parameter)
+
+    def mean_value(self, state: Tensor, action: Tensor, generator: torch.Generator, fraction_count: int | None = None) -> Tensor:
+        """Q(s, a) `(batch,)` of the pessimistic twin, whatever the risk measure.
+
+        With quantile critics it is the mean over the configured fractions, or over `fraction_count` even ones (the midpoint rule).
+        """
+        if not self.quantile:
+            return self.critics(state, action).amin(0)
+        fractions = self.fractions(state, action, generator) if fraction_count is None else Fractions.even(fraction_count, state.device)
+        return risk_value(self.critics(state, action, fractions.midpoints).amin(0), fractions, "neutral", 0.0)
 
     def _critic_loss(self, batch: Batch, temperature: Tensor, generator: torch.Generator) -> Tensor:
         discount = self.config.discount * (1.0 - batch.terminated)

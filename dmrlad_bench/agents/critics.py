@@ -31,6 +31,11 @@ class Fractions:
         upper = weights.cumsum(-1)
         return Fractions(weights, upper - 0.5 * weights)
 
+    @staticmethod
+    def even(count: int, device: torch.device) -> Fractions:
+        """`count` cells of equal width, one row for all: the midpoint rule."""
+        return Fractions.from_weights(torch.full((1, count), 1.0 / count, device=device))
+
 
 def draw_fractions(batch: int, config: ActorCritic, generator: torch.Generator) -> Fractions:
     """Fractions of kind `iqn` (u_i ~ U(0,1) + 0.1, normalised) or `fixed` (p_i = 1/N).
@@ -39,7 +44,7 @@ def draw_fractions(batch: int, config: ActorCritic, generator: torch.Generator) 
     """
     count = config.fraction_count
     if config.fractions == "fixed":
-        return Fractions.from_weights(torch.full((1, count), 1.0 / count, device=generator.device))
+        return Fractions.even(count, generator.device)
     rows = 1 if config.shared_fractions else batch
     draws = torch.rand((rows, count), generator=generator, device=generator.device) + 0.1
     return Fractions.from_weights(draws / draws.sum(-1, keepdim=True))

@@ -138,7 +138,9 @@ def _rows_under_every_task(inference: Foresight, replay: TrialReplay, trial: Ten
     return rows.view(*reward.shape, -1)
 
 
-def utility(learner: SoftActorCritic, belief: Tensor, start: Tensor, generator: torch.Generator) -> Tensor:
+def utility(
+    learner: SoftActorCritic, belief: Tensor, start: Tensor, generator: torch.Generator, fraction_count: int | None = None
+) -> Tensor:
     """U: mean over start observations of Q(s0, a ~ pi(.|s0, z), z), the mean over fractions of the minimum of the twins.
 
     Args:
@@ -146,6 +148,7 @@ def utility(learner: SoftActorCritic, belief: Tensor, start: Tensor, generator: 
         belief: `(n, P, L)`.
         start: `(P, U, observation_dim)` start observations of each task.
         generator: source of randomness.
+        fraction_count: midpoints that a mean over fractions is taken of; None = the critics' own fractions.
 
     Returns:
         `(n, P)`.
@@ -156,7 +159,7 @@ def utility(learner: SoftActorCritic, belief: Tensor, start: Tensor, generator: 
         count * tasks * starts, start.shape[-1] + latent
     )
     action = learner.policy.draw(state, generator)
-    return learner.value(state, action, generator, risk_neutral=True).view(count, tasks, starts).mean(-1)
+    return learner.mean_value(state, action, generator, fraction_count).view(count, tasks, starts).mean(-1)
 
 
 class Relabeller:
@@ -247,7 +250,7 @@ class Relabeller:
         for chunk in slots.split(self._sharing(replay, inference, learner)):
             rewards = self._rewards(chunk, replay)
             belief = self._beliefs(chunk, rewards, replay, inference, learner)
-            rows.append(utility(learner, belief, start, generator))
+            rows.append(utility(learner, belief, start, generator, self.config.utility_fractions))
         return torch.cat(rows)
 
     def return_scores(self, slots: Tensor, replay: TrialReplay, generator: torch.Generator) -> Tensor:
@@ -289,7 +292,8 @@ class Relabeller:
             flat = chunk.reshape(-1)
             rewards = replay.data["reward"][flat].unsqueeze(1)
             belief = self._beliefs(flat, rewards, replay, inference, learner)
-            values.append(utility(learner, belief.view(len(chunk), len(start), -1), start, generator))
+            seen = belief.view(len(chunk), len(start), -1)
+            values.append(utility(learner, seen, start, generator, self.config.utility_fractions))
         return _log_mean_exp(torch.cat(values) / self.temperature, 0)
 
     def _beliefs(self, slots: Tensor, rewards: Tensor, replay: TrialReplay, inference: Foresight, learner: SoftActorCritic) -> Tensor:
@@ -311,7 +315,7 @@ class Relabeller:
     def _sharing(self, replay: TrialReplay, inference: Foresight, learner: SoftActorCritic) -> int:
         """How many trials share a draw of actions and fractions: as many as would fill `DRAW_BYTES` in a single pass."""
         widest = max(learner.config.hidden)
-        quantiles = 2 * learner.config.fraction_count if learner.quantile else 2
+        quantiles = 2 * (self.config.utility_fractions or learner.config.fraction_count) if learner.quantile else 2
         scoring = self.config.utility_batch * quantiles * widest
         encoding = replay.steps * inference.widest
         return max(1, DRAW_BYTES // (4 * len(self.hindsight.tasks) * max(scoring, encoding)))

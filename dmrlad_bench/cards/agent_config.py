@@ -29,7 +29,7 @@ NOT_READ_BY = {
 LATER_KEYS = {
     "inference": ("learning_rate_span", "reward_sees"),
     "actor_critic": ("averaging",),
-    "relabel": ("copies_by_gain", *STEP_KEYS),
+    "relabel": ("copies_by_gain", "utility_fractions", *STEP_KEYS),
     "exploration": ("policy_colour",),
     "schedule": ("initial_tasks", "final_tasks"),
 }

@@ -143,6 +143,11 @@ class Relabel(CardModel):
     temperature: float = Field(default=1.0, gt=0, description="of the draw, in units of return; log Z is taken at the same temperature")
     context: Literal["window", "trajectory"] = "trajectory"
     utility_batch: int = Field(default=256, ge=1, description="start observations a utility is averaged over")
+    utility_fractions: int | None = Field(
+        default=None,
+        ge=1,
+        description="evenly spaced fractions that utilities average quantile critics over (midpoint rule); none = the critics' own draws",
+    )
     normaliser_trials: int = Field(default=20, ge=1, description="M, trials that log Z of a task is estimated from")
     normaliser: Literal["stored", "collected"] = Field(
         default="stored",

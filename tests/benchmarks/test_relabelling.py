@@ -32,7 +32,7 @@ def plain(agent: Cemrl, start: torch.Tensor) -> torch.Tensor:
         belief = encoder.of_context(encoder.rows(transitions, torch.ones(replay.steps))).point()
         state = torch.cat([start[task], belief.expand(len(start[task]), -1)], -1)
         action, _ = learner.policy.sample(state, agent.generator)
-        answers.append(learner.value(state, action, agent.generator, risk_neutral=True).mean())
+        answers.append(learner.mean_value(state, action, agent.generator).mean())
     return torch.stack(answers)
 
 
