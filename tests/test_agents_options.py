@@ -93,6 +93,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "exploration.sampled_share": (1.0, {}),
     "exploration.stored_share": (1.0, {}),
     "exploration.resample_interval": (2, SAMPLING),
+    "exploration.release_within": (2, SAMPLING),
     "schedule.reconstruction_updates": (4, {}),
     "schedule.policy_updates": (2, {}),
     "schedule.replay_trials": (20, {}),

@@ -21,7 +21,7 @@ from dmrlad_bench.agents.interface import Metrics, Problem, Transition, Trials
 from dmrlad_bench.agents.learning import averaged_updates, timed_phase
 from dmrlad_bench.agents.networks import ALIGNMENT
 from dmrlad_bench.agents.relabel import Hindsight, Relabeller
-from dmrlad_bench.agents.replay import TrialReplay
+from dmrlad_bench.agents.replay import TrialReplay, uniform_below
 from dmrlad_bench.agents.replay_agent import Part, ReplayAgent
 from dmrlad_bench.agents.step_relabelling import StepRelabelling
 from dmrlad_bench.cards import CardError
@@ -118,11 +118,15 @@ class Cemrl(ReplayAgent):
         belief = self._context.belief()
         if self._sampled is None:
             return belief.point(self.with_deviation)
-        interval = self.config.exploration.resample_interval
+        interval, release = self.config.exploration.resample_interval, self.config.exploration.release_within
+        if self._steps == 0:
+            few = torch.full(self._sampled.shape, release or self.problem.horizon, device=self.device)
+            self._released_at = 1 + uniform_below(few, self.generator) if release else few
         if self._steps == 0 or (interval and self._steps % interval == 0):
             self._held = self._sample(belief)
+        holds = self._sampled & (self._steps < self._released_at)
         self._steps += 1
-        return torch.where(self._sampled.unsqueeze(-1), self._held, belief.point(self.with_deviation))
+        return torch.where(holds.unsqueeze(-1), self._held, belief.point(self.with_deviation))
 
     def _sample(self, belief: Belief) -> Tensor:
         drawn = belief.sample(self.generator, self.with_deviation)

@@ -18,6 +18,7 @@ NOT_READ: tuple[tuple[str, str, Any], ...] = (  # by pearl and rl2: section, key
     ("exploration", "sampled_share", 0.0),
     ("exploration", "stored_share", 0.0),
     ("exploration", "resample_interval", 0),
+    ("exploration", "release_within", 0),
     *(("relabel", key, 0.0) for key in STEP_KEYS),
     ("schedule", "reconstruction_updates", 0),
 )
@@ -30,7 +31,7 @@ LATER_KEYS = {
     "inference": ("learning_rate_span", "reward_sees"),
     "actor_critic": ("averaging",),
     "relabel": ("copies_by_gain", "utility_fractions", *STEP_KEYS),
-    "exploration": ("policy_colour",),
+    "exploration": ("policy_colour", "release_within"),
     "schedule": ("initial_tasks", "final_tasks"),
 }
 

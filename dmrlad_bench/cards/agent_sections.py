@@ -214,6 +214,12 @@ class Exploration(CardModel):
         default=0.0, ge=0, le=1, description="share that act on the final belief of the best stored trial of a random task"
     )
     resample_interval: int = Field(default=0, ge=0, description="steps a sampled belief is held; 0 = the episode")
+    release_within: int = Field(
+        default=0,
+        ge=0,
+        description="in every episode, sampled and stored beliefs hold for a number of steps drawn uniformly up to this one, and the "
+        "agent's own belief from then on; 0 = to the episode's end",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Exploration:
