@@ -79,7 +79,6 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "relabel.copies": (2, {}),
     "relabel.copies_by_gain": (1, {}),
     "relabel.crossed_share": (0.5, {}),
-    "relabel.uniform_share": (0.5, {}),
     "relabel.crossed_targets": (0.5, {}),
     "relabel.normaliser": ("collected", {}),
     "relabel.revisited": (3, {}),
@@ -93,7 +92,8 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "exploration.sampled_share": (1.0, {}),
     "exploration.stored_share": (1.0, {}),
     "exploration.resample_interval": (2, SAMPLING),
-    "exploration.release_within": (2, SAMPLING),
+    "exploration.test_episodes": (1, {}),
+    "exploration.test_interval": (2, {"exploration.test_episodes": 1}),
     "schedule.reconstruction_updates": (4, {}),
     "schedule.policy_updates": (2, {}),
     "schedule.replay_trials": (20, {}),
@@ -145,7 +145,8 @@ def fingerprint_of(settings: dict[str, Any]) -> tuple[float, ...]:
         numbers.extend(scores.flatten().tolist())
     agent.begin_trial(3)
     agent.begin_episode()
-    numbers.extend(agent.act(np.ones((3, 3)), True).ravel().tolist())
+    for _ in range(3):
+        numbers.extend(agent.act(np.ones((3, 3)), True).ravel().tolist())
     for value in agent.learner.policy.parameters():
         numbers.append(float(value.detach().double().abs().sum()))
     return tuple(numbers)

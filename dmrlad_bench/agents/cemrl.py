@@ -21,7 +21,7 @@ from dmrlad_bench.agents.interface import Metrics, Problem, Transition, Trials
 from dmrlad_bench.agents.learning import averaged_updates, timed_phase
 from dmrlad_bench.agents.networks import ALIGNMENT
 from dmrlad_bench.agents.relabel import Hindsight, Relabeller
-from dmrlad_bench.agents.replay import TrialReplay, uniform_below
+from dmrlad_bench.agents.replay import TrialReplay
 from dmrlad_bench.agents.replay_agent import Part, ReplayAgent
 from dmrlad_bench.agents.step_relabelling import StepRelabelling
 from dmrlad_bench.cards import CardError
@@ -63,9 +63,8 @@ class Cemrl(ReplayAgent):
             self.graphed["policy updates"] = self.learner.use_graph(self.generator)
             if self.inference is not None:
                 self.graphed["reconstruction updates"] = self.inference.use_graph(self.generator)
-        self._sampled: Tensor | None = None
-        self._choices: Tensor | None = None
-        self._context: OnlineContext | None = None
+        self.hypotheses = torch.zeros((0, belief_dim), device=self.device)
+        self.begin_trial(1)
 
     @property
     def notices(self) -> list[str]:
@@ -83,17 +82,23 @@ class Cemrl(ReplayAgent):
     # ---- acting -------------------------------------------------------------------------------------------------------
 
     def begin_trial(self, num_envs: int) -> None:
-        """Start `num_envs` trials from the prior."""
+        """Start `num_envs` trials from the prior; in the first `test_episodes`, hypotheses are tried where there are any."""
         super().begin_trial(num_envs)
-        self._sampled = None
+        exploration = self.config.exploration
+        self._episode, self._exploring, self._interval = -1, exploration.test_episodes, exploration.test_interval
+        known = len(self.hypotheses) > 0
+        self._choices = self.hypotheses if known else None
+        self._sampled = self._from_stored = torch.full((num_envs,), known, device=self.device)
         self._context = OnlineContext(self.inference.encoder, self.inference.transition_dim, num_envs) if self.inference else None
 
     def begin_training_trial(self, num_envs: int, iteration: int) -> None:
-        """As `begin_trial`, with the exploration that the card asks for; `iteration` counts from 1."""
+        """As `begin_trial`, with the training's exploration; `iteration` counts from 1."""
         super().begin_training_trial(num_envs, iteration)
         exploration = self.config.exploration
         shares = exploration.sampled_share, exploration.sampled_share + exploration.stored_share
+        self._exploring, self._interval = 0, exploration.resample_interval
         if self._context is not None and shares[1] > 0:
+            self._exploring = self.problem.episodes_per_trial
             uniform = torch.as_tensor(self.numpy_generator.random(num_envs), device=self.device)
             self._sampled = uniform < shares[1]
             self._from_stored = uniform >= shares[0]
@@ -102,6 +107,7 @@ class Cemrl(ReplayAgent):
     def begin_episode(self) -> None:
         """The environments were reset; the task, and so the context, stays."""
         self._steps = 0
+        self._episode += 1
         super().begin_episode()
 
     @torch.no_grad()
@@ -116,17 +122,12 @@ class Cemrl(ReplayAgent):
     def _acting_belief(self) -> Tensor:
         assert self._context is not None
         belief = self._context.belief()
-        if self._sampled is None:
+        if max(self._episode, 0) >= self._exploring:
             return belief.point(self.with_deviation)
-        interval, release = self.config.exploration.resample_interval, self.config.exploration.release_within
-        if self._steps == 0:
-            few = torch.full(self._sampled.shape, release or self.problem.horizon, device=self.device)
-            self._released_at = 1 + uniform_below(few, self.generator) if release else few
-        if self._steps == 0 or (interval and self._steps % interval == 0):
+        if self._steps == 0 or (self._interval and self._steps % self._interval == 0):
             self._held = self._sample(belief)
-        holds = self._sampled & (self._steps < self._released_at)
         self._steps += 1
-        return torch.where(holds.unsqueeze(-1), self._held, belief.point(self.with_deviation))
+        return torch.where(self._sampled.unsqueeze(-1), self._held, belief.point(self.with_deviation))
 
     def _sample(self, belief: Belief) -> Tensor:
         drawn = belief.sample(self.generator, self.with_deviation)
@@ -165,9 +166,11 @@ class Cemrl(ReplayAgent):
                 metrics.update(self._reconstruct(self.inference))
             with timed_phase(self.phase_seconds, "re-infer", self.device):
                 self._reinfer(self.inference)
+                if self.config.exploration.test_episodes > 0:
+                    self.hypotheses = self.replay.best_final_beliefs()
         with timed_phase(self.phase_seconds, "improve", self.device):
             if self.by_step is not None:
-                self.by_step.foresee(self.inference, self.generator)
+                self.by_step.foresee(self.inference)
             metrics.update(self._improve())
         return metrics
 
@@ -213,6 +216,15 @@ class Cemrl(ReplayAgent):
 
         batches = in_blocks(draw, config.batch_size, self.device)
         return averaged_updates(lambda: self.learner.update(next(batches), self.generator), updates, self.learner)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As every replay agent's, and the hypotheses, which a scored agent needs without its replay."""
+        return super().state_dict() | ({"hypotheses": self.hypotheses} if self.config.exploration.test_episodes > 0 else {})
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        super().load_state_dict(state)
+        self.hypotheses = state.get("hypotheses", self.hypotheses).to(self.device)
 
     def load_replay_shards(self, shards: Iterable[dict[str, np.ndarray]]) -> None:
         """Fill the replay again, in order, after `load_state_dict`."""

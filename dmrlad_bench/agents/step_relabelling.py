@@ -1,4 +1,4 @@
-"""What updates draw beside stored trials: crossed transitions and targets, and trials under uniform tasks, in the card's shares."""
+"""What updates draw beside stored trials: crossed transitions and targets, in the card's shares."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from dmrlad_bench.agents.inference import Segments, TaskInference
 from dmrlad_bench.agents.interface import Problem
 from dmrlad_bench.agents.relabel import Hindsight, Relabeller
 from dmrlad_bench.agents.replay import TrialReplay
-from dmrlad_bench.agents.uniform_tasks import UniformTasks
 from dmrlad_bench.cards import CardError
 from dmrlad_bench.cards.agent_config import AgentConfig
 from dmrlad_bench.cards.agent_sections import STEP_KEYS
 
 
 class StepRelabelling:
-    """Composes `Crossing` and `UniformTasks`. An iteration calls `look`, `targets` (reconstructing), `foresee`, `batch` (improving)."""
+    """The crossing of every iteration: `look`, then `targets` while reconstructing, `foresee`, then `batch` while improving."""
 
     def __init__(self, config: AgentConfig, hindsight: Hindsight, success: Callable[[Any, Any], Any]) -> None:
         self.config, self.hindsight, self.success = config.relabel, hindsight, success
@@ -54,22 +53,17 @@ class StepRelabelling:
         share = self.config.crossed_targets
         return self.crossing.targets(segments, share, held_out, difference, generator) if share > 0 else segments
 
-    def foresee(self, inference: TaskInference | None, generator: torch.Generator) -> None:
+    def foresee(self, inference: TaskInference | None) -> None:
         """Infer the beliefs that batches show, by the encoder as it is now."""
         if self.config.crossed_share > 0 and inference is not None:
             self.crossing.foresee(inference, self.config.context, self.with_deviation)
-        if self.config.uniform_share > 0:
-            parts = (self.hindsight, self.replay, inference, self.with_deviation, self.task_observable)
-            self.uniform = UniformTasks(*parts, generator)
 
     def batch(self, count: int, next_belief: bool, generator: torch.Generator) -> Batch:
-        """As `TrialReplay.batch`, with the card's shares crossed and under uniform tasks, in every stretch of rows alike."""
+        """As `TrialReplay.batch`, with the card's share crossed, in every stretch of rows alike."""
         crossed = int(self.config.crossed_share * count) if self.crossing.possible else 0
-        uniform = int(self.config.uniform_share * count)
         draws: list[tuple[int, Callable[[int], Batch]]] = [
-            (count - crossed - uniform, lambda rows: self.replay.batch(rows, next_belief, generator)),
+            (count - crossed, lambda rows: self.replay.batch(rows, next_belief, generator)),
             (crossed, lambda rows: self.crossing.batch(rows, generator)),
-            (uniform, lambda rows: self.uniform.batch(rows, next_belief, generator)),
         ]
         drawn = [(rows, draw(rows)) for rows, draw in draws if rows > 0]
         return interleaved([rows for rows, _ in drawn], [batch for _, batch in drawn])

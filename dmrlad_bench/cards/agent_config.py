@@ -18,7 +18,8 @@ NOT_READ: tuple[tuple[str, str, Any], ...] = (  # by pearl and rl2: section, key
     ("exploration", "sampled_share", 0.0),
     ("exploration", "stored_share", 0.0),
     ("exploration", "resample_interval", 0),
-    ("exploration", "release_within", 0),
+    ("exploration", "test_episodes", 0),
+    ("exploration", "test_interval", 0),
     *(("relabel", key, 0.0) for key in STEP_KEYS),
     ("schedule", "reconstruction_updates", 0),
 )
@@ -31,7 +32,7 @@ LATER_KEYS = {
     "inference": ("learning_rate_span", "reward_sees"),
     "actor_critic": ("averaging",),
     "relabel": ("copies_by_gain", "utility_fractions", *STEP_KEYS),
-    "exploration": ("policy_colour", "release_within"),
+    "exploration": ("policy_colour", "test_episodes", "test_interval"),
     "schedule": ("initial_tasks", "final_tasks"),
 }
 

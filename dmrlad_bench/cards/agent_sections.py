@@ -130,7 +130,7 @@ class Recurrent(CardModel):
         return self
 
 
-STEP_KEYS = ("crossed_share", "uniform_share", "crossed_targets")  # of section relabel: shares of single steps, not of stored copies
+STEP_KEYS = ("crossed_share", "crossed_targets")  # of section relabel: shares of single steps, not of stored copies
 
 
 class Relabel(CardModel):
@@ -166,13 +166,6 @@ class Relabel(CardModel):
         description="hindsight, hfr: share of a policy update's transitions that are single steps under a task met later in their episode, "
         "beside a belief that knows it",
     )
-    uniform_share: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description="hindsight, hfr: share of a policy update's transitions that are of whole trials under tasks that nobody chose, but "
-        "uniform draws, anew in each iteration",
-    )
     crossed_targets: float = Field(
         default=0.0,
         ge=0,
@@ -190,8 +183,6 @@ class Relabel(CardModel):
     def _by_gain_is_a_part(self) -> Relabel:
         if self.copies_by_gain > self.copies:
             raise ValueError("copies_by_gain counts some of the copies: it must not exceed them")
-        if self.crossed_share + self.uniform_share > 1:
-            raise ValueError("crossed_share and uniform_share must not exceed 1 together")
         return self
 
 
@@ -214,12 +205,12 @@ class Exploration(CardModel):
         default=0.0, ge=0, le=1, description="share that act on the final belief of the best stored trial of a random task"
     )
     resample_interval: int = Field(default=0, ge=0, description="steps a sampled belief is held; 0 = the episode")
-    release_within: int = Field(
+    test_episodes: int = Field(
         default=0,
         ge=0,
-        description="in every episode, sampled and stored beliefs hold for a number of steps drawn uniformly up to this one, and the "
-        "agent's own belief from then on; 0 = to the episode's end",
+        description="first episodes of a scored trial that act on hypotheses: final beliefs of the best stored trials of training tasks",
     )
+    test_interval: int = Field(default=0, ge=0, description="steps a hypothesis is held in such an episode; 0 = the episode")
 
     @model_validator(mode="after")
     def _ordered(self) -> Exploration:
