@@ -122,3 +122,30 @@ def test_noise_is_new_in_every_episode_and_trial() -> None:
     assert changes(first) == [False] * 5
     assert (first[0, 0] != first[1, 0]).any(-1).all()
     assert (first[0, 0] != second[0, 0]).any(-1).all()
+
+
+def test_a_scored_trial_tries_hypotheses_first_and_then_acts_on_its_own_belief() -> None:
+    agent, plain = agent_of(test_episodes=1, test_interval=3), agent_of()
+    actions, own = (episodes_of(one, 4, count=2, iteration=None) for one in (agent, plain))
+    assert changes(actions) == [False, False, True, False, False]  # held for three steps
+    state = torch.cat([torch.full((len(agent.hypotheses), 3), 0.5), agent.hypotheses], -1)
+    tried = agent.learner.policy.mode(state).detach().numpy()
+    for action in actions[0].reshape(-1, 2):
+        assert np.isclose(action, tried, atol=1e-6).all(-1).any()
+    assert len(np.unique(actions[0].reshape(-1, 2).round(5), axis=0)) > 1
+    np.testing.assert_allclose(actions[1], own[1], atol=1e-6)  # what was lived meanwhile is the same here, whoever acted
+
+
+def test_hypotheses_are_the_best_stored_trials_and_travel_with_a_checkpoint() -> None:
+    agent = agent_of(test_episodes=2)
+    assert torch.equal(agent.hypotheses, agent.replay.best_final_beliefs())
+    loaded = Cemrl(agent.config, PROBLEM, np.random.SeedSequence(0), "cpu")  # without its replay
+    before = episodes_of(loaded, 4, iteration=None)
+    assert changes(before) == [True] * 5  # nothing is known yet: its own belief
+    loaded.load_state_dict(agent.state_dict())
+    np.testing.assert_array_equal(episodes_of(loaded, 4, iteration=None), episodes_of(agent, 4, iteration=None))
+    assert "hypotheses" not in agent_of().state_dict()
+
+
+def test_training_trials_try_no_hypotheses() -> None:
+    np.testing.assert_array_equal(episodes_of(agent_of(test_episodes=2), 4), episodes_of(agent_of(), 4))
