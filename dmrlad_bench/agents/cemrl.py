@@ -160,7 +160,7 @@ class Cemrl(ReplayAgent):
         with timed_phase(self.phase_seconds, "relabel", self.device):
             metrics.update(self._store(trials))
             if self.by_step is not None:
-                self.by_step.look(self.replay, self.generator)
+                metrics.update(self.by_step.look(self.replay, self.generator))
         if self.inference is not None:
             with timed_phase(self.phase_seconds, "reconstruct", self.device):
                 metrics.update(self._reconstruct(self.inference))

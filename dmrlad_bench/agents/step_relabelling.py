@@ -11,7 +11,7 @@ from torch import Tensor
 from dmrlad_bench.agents.actor_critic import Batch
 from dmrlad_bench.agents.crossing import Crossing
 from dmrlad_bench.agents.inference import Segments, TaskInference
-from dmrlad_bench.agents.interface import Problem
+from dmrlad_bench.agents.interface import Metrics, Problem
 from dmrlad_bench.agents.relabel import Hindsight, Relabeller
 from dmrlad_bench.agents.replay import TrialReplay
 from dmrlad_bench.cards import CardError
@@ -43,10 +43,11 @@ class StepRelabelling:
         assert problem.success is not None, "whoever drives an agent that crosses gives it the family's success function"
         return StepRelabelling(config, relabeller.hindsight, problem.success)
 
-    def look(self, replay: TrialReplay, generator: torch.Generator) -> None:
-        """See what the replay holds now, new trials included."""
+    def look(self, replay: TrialReplay, generator: torch.Generator) -> Metrics:
+        """See what the replay holds now, new trials included; returns what to log."""
         self.replay = replay
         self.crossing = Crossing(self.hindsight, self.success, replay, self.task_observable, generator)
+        return {"met_tasks": float(len(self.crossing.met))}
 
     def targets(self, segments: Segments, held_out: bool, difference: bool, generator: torch.Generator) -> Segments:
         """`segments`, with the card's share of targets crossed."""
