@@ -81,9 +81,11 @@ class Crossing:
         trial, tasks = lived[place], len(hindsight.tasks)
         self.meetings = Meetings.of(task, trial, step, tasks)
         self.met = self.meetings.amount.nonzero().squeeze(-1)
-        held_out = replay.data["held_out"][trial]
-        self.by_side = {side: Meetings.of(*(part[held_out == side] for part in (task, trial, step)), tasks) for side in (False, True)}
-        self.pool_by_side = {side: lived[replay.data["held_out"][lived] == side] for side in (False, True)}
+        self.by_side, self.pool_by_side = {}, {}
+        for side in (False, True):
+            mine = replay.data["held_out"][trial] == side
+            self.by_side[side] = Meetings.of(task[mine], trial[mine], step[mine], tasks)
+            self.pool_by_side[side] = lived[replay.data["held_out"][lived] == side]
         self._known: Tensor | None = None
 
     @property

@@ -13,7 +13,15 @@ import seaborn
 from dmrlad_bench.reports.results import Result, read_result
 
 FOLDER = Path(__file__).resolve().parent
-IN_THE_TABLE_ONLY = {"dmrlad-discount-0.97", "dmrlad-pink", "dmrlad-white"}  # steps on the way: curves of all of them hide each other
+# steps on the way: curves of all of them hide each other
+IN_THE_TABLE_ONLY = {
+    "dmrlad-discount-0.97",
+    "dmrlad-pink",
+    "dmrlad-white",
+    "dmrlad-one-latent",
+    "oracle-fourth-round",
+    "dmrlad-no-relabel-fourth-round",
+}
 STANDING_STILL = {"CheetahVelSparse": -400.0}
 
 
