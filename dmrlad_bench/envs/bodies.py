@@ -84,7 +84,7 @@ class Body(ABC):
 
     def drawing(self, state: np.ndarray) -> Drawing:
         """The MuJoCo model and qpos that show a state `(state_dim,)`; bodies without it cannot be rendered."""
-        raise NotImplementedError
+        raise NotImplementedError(f"body {type(self).__name__} has no drawing, so it cannot be rendered; render_mode must be None")
 
     def close(self) -> None:  # noqa: B027 (most bodies hold nothing)
         """Give threads and memory back; a later step takes them again."""
