@@ -157,11 +157,11 @@ class SoftActorCritic:
     def mean_value(self, state: Tensor, action: Tensor, generator: torch.Generator, fraction_count: int | None = None) -> Tensor:
         """Q(s, a) `(batch,)` of the pessimistic twin, whatever the risk measure.
 
-        With quantile critics it is the mean over the configured fractions, or over `fraction_count` even ones (the midpoint rule).
+        With quantile critics it is the mean over the configured fractions, or over the `fraction_count` of a Gauss-Legendre rule.
         """
         if not self.quantile:
             return self.critics(state, action).amin(0)
-        fractions = self.fractions(state, action, generator) if fraction_count is None else Fractions.even(fraction_count, state.device)
+        fractions = self.fractions(state, action, generator) if fraction_count is None else Fractions.gauss(fraction_count, state.device)
         return risk_value(self.critics(state, action, fractions.midpoints).amin(0), fractions, "neutral", 0.0)
 
     def _critic_loss(self, batch: Batch, temperature: Tensor, generator: torch.Generator) -> Tensor:

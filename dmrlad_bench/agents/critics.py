@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from numpy.polynomial import legendre
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -19,7 +20,7 @@ class Fractions:
 
     Attributes:
         weights: `(batch, N)` p_i, positive, sum 1.
-        midpoints: `(batch, N)` tau_hat_i = (tau_{i-1} + tau_i) / 2.
+        midpoints: `(batch, N)` tau_hat_i = (tau_{i-1} + tau_i) / 2, or the nodes of another rule.
     """
 
     weights: Tensor
@@ -35,6 +36,12 @@ class Fractions:
     def even(count: int, device: torch.device) -> Fractions:
         """`count` cells of equal width, one row for all: the midpoint rule."""
         return Fractions.from_weights(torch.full((1, count), 1.0 / count, device=device))
+
+    @staticmethod
+    def gauss(count: int, device: torch.device) -> Fractions:
+        """The Gauss-Legendre rule of `count` fractions on [0, 1], one row for all: exact for polynomials of degree 2 `count` - 1."""
+        node, weight = (torch.as_tensor(part, dtype=torch.float32, device=device).unsqueeze(0) for part in legendre.leggauss(count))
+        return Fractions(weight / 2, (node + 1) / 2)
 
 
 def draw_fractions(batch: int, config: ActorCritic, generator: torch.Generator) -> Fractions:

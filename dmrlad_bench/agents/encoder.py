@@ -69,20 +69,15 @@ class ContextEncoder(nn.Module):
         """
         rows, valid = rows_of_a_pass(self.trunk.widest, transitions.device), valid.expand(transitions.shape[:-1])
         if torch.is_grad_enabled() or valid.numel() <= rows:
-            return self.factors(self.features(transitions), valid)
+            return self._rows(transitions, valid)
         parts = zip(transitions.reshape(-1, transitions.shape[-1]).split(rows), valid.reshape(-1).split(rows), strict=True)
-        return torch.cat([self.factors(self.features(part), exists) for part, exists in parts]).view(*valid.shape, -1)
+        return torch.cat([self._rows(part, exists) for part, exists in parts]).view(*valid.shape, -1)
 
-    def features(self, transitions: Tensor) -> Tensor:
-        """What `factors` makes rows of: the trunk's output, or the transitions themselves where windows are encoded whole."""
-        return transitions if self.flat else self.trunk(transitions)
-
-    def factors(self, features: Tensor, valid: Tensor) -> Tensor:
-        """The rows of transitions with these `features` `(..., steps, width)`."""
-        present = valid.to(features.dtype).unsqueeze(-1)
-        if self.flat:
-            return torch.cat([features, torch.ones_like(present)], -1) * present
-        logits, mean, deviation = self._heads(features)
+    def _rows(self, transitions: Tensor, valid: Tensor) -> Tensor:
+        present = valid.to(transitions.dtype).unsqueeze(-1)
+        if self.flat:  # windows are encoded whole
+            return torch.cat([transitions, torch.ones_like(present)], -1) * present
+        logits, mean, deviation = self._heads(self.trunk(transitions))
         precision = deviation.square().reciprocal()
         weighted_mean = mean * precision
         if self.config.encoder == "per_transition_class":

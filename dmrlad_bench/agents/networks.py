@@ -52,7 +52,7 @@ class MLP(nn.Sequential):
             layers.append(Linear(width, size, generator))
             if layer_norm:
                 layers.append(nn.LayerNorm(size, device=generator.device))
-            layers.append(nn.ReLU())
+            layers.append(nn.ReLU(inplace=True))
             width = size
         if outputs is not None:
             layers.append(Linear(width, outputs, generator))

@@ -38,20 +38,9 @@ class PosteriorEncoder(nn.Module):
         Returns:
             `(..., steps, 2 L + 1)`; the last feature is `valid`.
         """
-        return self.factors(self.features(transitions), valid)
-
-    def features(self, transitions: Tensor) -> Tensor:
-        """What `factors` makes rows of: the network's last hidden layer."""
-        hidden = transitions[..., : self.inputs]
-        for layer in list(self.network)[:-1]:
-            hidden = layer(hidden)
-        return hidden
-
-    def factors(self, features: Tensor, valid: Tensor) -> Tensor:
-        """The rows of transitions with these `features` `(..., steps, width)`."""
-        mean, raw = self.network[-1](features).chunk(2, -1)
+        mean, raw = self.network(transitions[..., : self.inputs]).chunk(2, -1)
         precision = (functional.softplus(raw) + SMALLEST_DEVIATION).square().reciprocal()
-        present = valid.to(features.dtype).unsqueeze(-1)
+        present = valid.to(transitions.dtype).unsqueeze(-1)
         return torch.cat([precision, precision * mean, torch.ones_like(present)], -1) * present
 
     def of_context(self, rows: Tensor) -> Belief:

@@ -13,7 +13,6 @@ from torch import Tensor
 from dmrlad_bench.agents.actor_critic import SoftActorCritic
 from dmrlad_bench.agents.belief import Belief
 from dmrlad_bench.agents.interface import Metrics
-from dmrlad_bench.agents.networks import rows_of_a_pass
 from dmrlad_bench.agents.replay import TrialReplay
 from dmrlad_bench.cards.agent_sections import Relabel
 
@@ -57,12 +56,8 @@ class Hindsight:
 class ContextRows(Protocol):
     """An encoder that sees a context as one row of numbers for each of its transitions."""
 
-    def features(self, transitions: Tensor) -> Tensor:
-        """Normalised (o, a, r, o') `(..., transition_dim)` -> `(..., width)`: the costly part, transition by transition."""
-        ...
-
-    def factors(self, features: Tensor, valid: Tensor) -> Tensor:
-        """Features `(..., steps, width)` -> rows `(..., steps, features)`; rows that are not `valid` say nothing."""
+    def rows(self, transitions: Tensor, valid: Tensor) -> Tensor:
+        """Normalised (o, a, r, o') `(..., steps, transition_dim)` -> `(..., steps, features)`; rows that are not `valid` are zero."""
         ...
 
     def of_context(self, rows: Tensor) -> Belief:
@@ -131,11 +126,8 @@ def _rows_under_every_task(inference: Foresight, replay: TrialReplay, trial: Ten
     place[row, task, column] = torch.arange(common.numel(), len(encoded), device=common.device)
     data, encoder = replay.data, inference.encoder
     parts = (data["observation"][at], data["action"][at], encoded, data["next_observation"][at])
-    features = encoder.features(replay.statistics.transition(*parts))
-    valid = lived.unsqueeze(1).expand_as(reward).flatten()
-    passes = torch.arange(place.numel(), device=place.device).split(rows_of_a_pass(features.shape[-1], place.device))
-    rows = torch.cat([encoder.factors(features[place.flatten()[part]], valid[part]) for part in passes])
-    return rows.view(*reward.shape, -1)
+    rows = encoder.rows(replay.statistics.transition(*parts), torch.ones_like(encoded))
+    return rows[place] * lived[:, None, :, None]
 
 
 def utility(
@@ -148,7 +140,7 @@ def utility(
         belief: `(n, P, L)`.
         start: `(P, U, observation_dim)` start observations of each task.
         generator: source of randomness.
-        fraction_count: midpoints that a mean over fractions is taken of; None = the critics' own fractions.
+        fraction_count: of the Gauss-Legendre rule that averages over fractions; None = the critics' own fractions.
 
     Returns:
         `(n, P)`.

@@ -146,7 +146,7 @@ class Relabel(CardModel):
     utility_fractions: int | None = Field(
         default=None,
         ge=1,
-        description="evenly spaced fractions that utilities average quantile critics over (midpoint rule); none = the critics' own draws",
+        description="fractions of the Gauss-Legendre rule by which utilities average quantile critics; none = the critics' own draws",
     )
     normaliser_trials: int = Field(default=20, ge=1, description="M, trials that log Z of a task is estimated from")
     normaliser: Literal["stored", "collected"] = Field(
