@@ -13,7 +13,7 @@ from toy_problem import filled_replay, generator_of, random_trials, small_config
 from dmrlad_bench.agents import networks
 from dmrlad_bench.agents.actor_critic import SoftActorCritic
 from dmrlad_bench.agents.belief import Belief, merged_classes
-from dmrlad_bench.agents.cemrl import Cemrl
+from dmrlad_bench.agents.cemrl import REINFER_BLOCK, Cemrl
 from dmrlad_bench.agents.critics import draw_fractions
 from dmrlad_bench.agents.inference import TaskInference
 from dmrlad_bench.agents.networks import MLP, TanhGaussianPolicy
@@ -239,7 +239,7 @@ def test_relabelling_in_blocks_equals_trial_by_trial_where_nothing_is_drawn(monk
 @pytest.mark.parametrize("size", [1, 2**20])
 def test_the_beliefs_of_the_whole_replay_equal_every_window_in_float64(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     passes_of(monkeypatch, size)
-    monkeypatch.setattr("dmrlad_bench.agents.cemrl.REINFER_BLOCK", 30 if size == 1 else 100_000)
+    monkeypatch.setitem(REINFER_BLOCK, "cpu", 30 if size == 1 else 100_000)
     agent = Cemrl(small_config(), PROBLEM, np.random.SeedSequence(1), "cpu")
     agent.store(random_trials(PROBLEM, 6, 2, length=np.array([10, 1, 4, 10, 7, 2])))
     in_doubles(agent.replay)

@@ -6,11 +6,13 @@ import copy
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from toy_problem import as_tensors, generator_of, random_trials, small_config, toy_problem
 
 from dmrlad_bench.agents import graphs
@@ -22,18 +24,14 @@ from dmrlad_bench.agents.optimisers import FusedAdam
 from dmrlad_bench.agents.replay import TrialReplay
 from dmrlad_bench.cards.agent_sections import ActorCritic, Inference
 
-Function = Callable[[], dict[str, Tensor]]
+Function = Callable[[], Tensor]
+Recorded = tuple[Callable[[], object], Tensor]
 
 
-def record_on_the_cpu(function: Function, generator: torch.Generator) -> tuple[Callable[[], None], dict[str, Tensor]]:
+def record_on_the_cpu(function: Function, generator: torch.Generator) -> Recorded:
     """As CUDA does it: inputs are read from, and outputs written to, the same tensors at every replay."""
-    outputs = {name: value.clone() for name, value in function().items()}
-
-    def replay() -> None:
-        for name, value in function().items():
-            outputs[name].copy_(value)
-
-    return replay, outputs
+    output = function().clone()
+    return lambda: output.copy_(function()), output
 
 
 @dataclass(frozen=True)
@@ -82,12 +80,12 @@ def test_replayed_updates_are_the_updates_that_run() -> None:
     assert graphed.reason is None
 
 
-def record_wrongly(function: Function, generator: torch.Generator) -> tuple[Callable[[], None], dict[str, Tensor]]:
+def record_wrongly(function: Function, generator: torch.Generator) -> Recorded:
     replay, outputs = record_on_the_cpu(function, generator)
     return lambda: (replay(), replay())[0], outputs
 
 
-def fail_half_way(function: Function, generator: torch.Generator) -> tuple[Callable[[], None], dict[str, Tensor]]:
+def fail_half_way(function: Function, generator: torch.Generator) -> Recorded:
     function()
     raise RuntimeError("operation not permitted\nwhen stream is capturing")
 
@@ -144,6 +142,35 @@ def test_an_agent_learns_the_same_through_graphs(fractions: str, temperature: st
     assert plain.gradient_updates == other.gradient_updates
     for one, two in zip(tensors_of(plain), tensors_of(other), strict=True):
         assert torch.equal(one, two)
+
+
+class NothingForTheHost(TorchDispatchMode):
+    """Refuses what a GPU could not record: operations whose result the host must wait for."""
+
+    REFUSED = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "_unique2")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        assert name not in self.REFUSED, f"{name} waits for the device"
+        if name in ("index", "index_put_", "_index_put_impl_"):
+            assert all(index is None or index.dtype != torch.bool for index in args[1]), f"{name} with a mask waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("encoder", "window"), [("shared_class", 0), ("shared_class", 3), ("per_transition_class", 3), ("trajectory", 4)])
+@pytest.mark.parametrize("actor_critic", [{}, {"fractions": "learned", "temperature": "latent"}, {"critic": "scalar", "averaging": 0.1}])
+def test_no_update_waits_for_the_device(encoder: str, window: int, actor_critic: dict[str, object]) -> None:
+    inference = {"encoder": encoder, "window": window}
+    agent = Cemrl(small_config(inference=inference, actor_critic=actor_critic), toy_problem(), np.random.SeedSequence(3), "cpu")
+    agent.learn(random_trials(toy_problem(), 6, seed=0))
+    assert agent.inference is not None
+    segments = agent.replay.segments(3, 4, agent.inference.config.window, False, False, agent.generator)
+    batch = agent.replay.batch(16, True, agent.generator)
+    with NothingForTheHost():
+        agent.inference.update(segments, agent.generator)
+        agent.learner.update(batch, agent.generator)
+    with pytest.raises(AssertionError, match="waits"), NothingForTheHost():
+        batch.reward.sum().item()
 
 
 def test_the_reason_reaches_the_user() -> None:
@@ -247,6 +274,26 @@ def test_on_a_gpu_reconstruction_updates_are_recorded() -> None:
     for _ in range(WARM_UP + 4):
         inference.update(replay.segments(3, 4, 3, False, False, generator), generator)
     assert graphed.reason is None and graphed.recorded
+
+
+@needs_cuda
+def test_on_a_gpu_a_recording_that_fails_leaves_stream_and_random_numbers_as_they_were() -> None:
+    generator, before = torch.Generator("cuda").manual_seed(0), torch.cuda.current_stream()
+    place = torch.zeros(3, device="cuda")
+
+    def update(inputs: Numbers) -> dict[str, Tensor]:
+        place.add_(inputs.factor.item() * torch.randn(3, generator=generator, device="cuda"))  # waits for the device
+        return {"sum": place.sum()}
+
+    graphed = GraphedUpdate(update, lambda: [place], generator)
+    for number in range(WARM_UP + 3):
+        graphed(Numbers(torch.tensor(float(number + 1), device="cuda")))
+    assert graphed.reason is not None and not graphed.recorded
+    assert torch.cuda.current_stream() == before
+    again, expected = torch.Generator("cuda").manual_seed(0), torch.zeros(3, device="cuda")
+    for number in range(WARM_UP + 3):
+        expected += (number + 1) * torch.randn(3, generator=again, device="cuda")
+    torch.testing.assert_close(place, expected)
 
 
 def on_the_gpu(belief_dim: int) -> TrialReplay:

@@ -9,12 +9,14 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from program import PATIENCE, PROGRAM, SMOKE, refused, shown, started, timeless, wait_for_checkpoint
 
+from dmrlad_bench.agents.turns import taking_turns
 from dmrlad_bench.cli import main
 from dmrlad_bench.harness.errors import Interrupted, RunFailed
 from dmrlad_bench.harness.run import locked
@@ -102,11 +104,15 @@ def test_side_by_side_gives_what_one_after_another_gives(tmp_path: Path, capsys:
     assert re.findall(r"│ smoke *│ *(\d) │", tables[0]) == ["0", "1", "2"]
 
 
-def test_packed_gives_what_one_after_another_gives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("turns", [nullcontext(), taking_turns()], ids=["all at once", "in turns"])
+def test_packed_gives_what_one_after_another_gives(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], turns: AbstractContextManager[object]
+) -> None:
     """Two threads each, so that the runs share the simulator's, and torch's thread count is more than a default."""
     given = [*MATRIX, "--agent", "random", "--threads", "2"]
     one = shown(capsys, *given, "--quiet", "--out", tmp_path / "one")
-    two = shown(capsys, *given, "--quiet", "--out", tmp_path / "two", "--pack")
+    with turns:  # which a GPU's runs take
+        two = shown(capsys, *given, "--quiet", "--out", tmp_path / "two", "--pack")
     for alone, together in zip(folders_of(tmp_path / "one"), folders_of(tmp_path / "two"), strict=True):
         assert timeless(alone) == timeless(together)
     assert one[one.index("all runs") :] == two[two.index("all runs") :]

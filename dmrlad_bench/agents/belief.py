@@ -62,7 +62,8 @@ def window_sums(rows: Tensor, window: int) -> Tensor:
     Returns:
         `(..., steps + 1, features)`; entry t sums rows t-W .. t-1.
     """
-    prefix = functional.pad(rows.double().cumsum(-2), (0, 0, 1, 0))
+    columns = rows.double().transpose(-1, -2).contiguous()  # a GPU adds up along memory in parallel, and across it step by step
+    prefix = functional.pad(columns.cumsum(-1).transpose(-1, -2), (0, 0, 1, 0))
     if window == 0 or window >= rows.shape[-2]:
         return prefix.to(rows.dtype)
     sums = prefix.clone()

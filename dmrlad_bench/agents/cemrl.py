@@ -27,8 +27,8 @@ from dmrlad_bench.agents.step_relabelling import StepRelabelling
 from dmrlad_bench.cards import CardError
 from dmrlad_bench.cards.agent_config import AgentConfig
 
-REINFER_ROWS = 4096  # steps that are re-inferred at a time, which bounds what re-inference needs beside the replay
-REINFER_BLOCK = 100_000  # they are counted anew in every block of so many, so that rounding stays what it was
+REINFER_ROWS = {"cpu": 4096, "cuda": 2**19}  # steps that are re-inferred at a time: what that needs beside the replay
+REINFER_BLOCK = {"cpu": 100_000, "cuda": 2**19}  # they are counted anew in every block of so many, so that rounding stays what it was
 VALIDATION_TARGETS = 4096
 
 
@@ -140,10 +140,7 @@ class Cemrl(ReplayAgent):
         """Add the transition to the context of every trial still running."""
         if self._context is None:
             return
-        parts = (transition.observation, transition.action, transition.reward, transition.next_observation)
-        tensors = (torch.as_tensor(part, dtype=torch.float32, device=self.device) for part in parts)
-        valid = torch.as_tensor(transition.active, device=self.device)
-        self._context.add(self.replay.statistics.transition(*tensors), valid)
+        self._context.add(*self.seen(transition))
 
     # ---- learning -----------------------------------------------------------------------------------------------------
 
@@ -200,9 +197,9 @@ class Cemrl(ReplayAgent):
     @torch.no_grad()
     def _reinfer(self, inference: TaskInference) -> None:
         """Recompute the belief of every stored step: one encoder pass over each, then prefix sums."""
-        steps = self.replay.steps
-        few = ALIGNMENT * max(1, REINFER_ROWS // (ALIGNMENT * steps))
-        for slots in (part for block in self.replay.trials.split(max(1, REINFER_BLOCK // steps)) for part in block.split(few)):
+        steps, device = self.replay.steps, self.device.type
+        few = ALIGNMENT * max(1, REINFER_ROWS[device] // (ALIGNMENT * steps))
+        for slots in (part for block in self.replay.trials.split(max(1, REINFER_BLOCK[device] // steps)) for part in block.split(few)):
             rows = inference.encoder.rows(self.replay.transitions(slots.unsqueeze(-1), slice(None)).squeeze(1), self.replay.lived(slots))
             self.replay.belief[slots] = inference.encoder.along(rows).point(self.with_deviation)
 

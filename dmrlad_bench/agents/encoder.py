@@ -95,6 +95,14 @@ class ContextEncoder(nn.Module):
         padded = functional.pad(rows, (0, 0, window, 0))
         return self.of_windows(padded.unfold(-2, window, 1).transpose(-1, -2))
 
+    def at(self, rows: Tensor, position: Tensor) -> Belief:
+        """Those of `along(rows)` at `position` `(..., S)` int64, `(..., S, ...)`."""
+        if self.summable:
+            sums = window_sums(rows, self.config.window)
+            return self.of_sums(sums.gather(-2, position.unsqueeze(-1).expand(*position.shape, sums.shape[-1])))
+        along, batch = self.along(rows), torch.arange(len(position), device=position.device).unsqueeze(-1)
+        return Belief(*(part[batch, position] for part in (along.classes, along.mean, along.deviation)))
+
     def of_context(self, rows: Tensor) -> Belief:
         """The belief after all `rows` `(..., steps, features)`; where they do not simply add up, steps must be W."""
         return self.of_sums(rows.double().sum(-2).float()) if self.summable else self.of_windows(rows)

@@ -15,6 +15,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from dmrlad_bench.agents.networks import copy_all
+
 Inputs = TypeVar("Inputs")
 Outputs = dict[str, Tensor]
 
@@ -24,13 +26,20 @@ WARM_UP = 3  # updates before the recording, in which libraries choose their ker
 RELATIVE, ABSOLUTE = 1e-4, 1e-6  # of the check: replayed against run
 
 
-def record_cuda_graph(function: Callable[[], Outputs], generator: torch.Generator) -> tuple[Callable[[], None], Outputs]:
-    """Record what `function` launches; returns what replays it, and the tensors that every replay writes its outputs to."""
-    graph = torch.cuda.CUDAGraph()
+def record_cuda_graph(function: Callable[[], Tensor], generator: torch.Generator) -> tuple[Callable[[], None], Tensor]:
+    """Record what `function` launches; returns what replays it, and the tensor that every replay writes what it gives to."""
+    graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
     graph.register_generator_state(generator)
-    with _recording, torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other runs of this process go on meanwhile
-        outputs = function()
-    return graph.replay, outputs
+    # A stream of its own, for products recorded on one stream share a workspace; the mode lets other runs of this process go on meanwhile.
+    recording = torch.cuda.graph(graph, stream=torch.cuda.Stream(), capture_error_mode="thread_local")
+    try:
+        with _recording, recording:
+            output = function()
+    except RuntimeError:  # what a recording that fails leaves behind: its stream, and (before torch 2.13) a generator that still records
+        torch.cuda.set_stream(before)
+        generator.graphsafe_set_state(torch.Generator(generator.device))
+        raise
+    return graph.replay, output
 
 
 class GraphedUpdate(Generic[Inputs]):
@@ -61,7 +70,8 @@ class GraphedUpdate(Generic[Inputs]):
         self._calls = 0
         self._replay: Callable[[], None] | None = None
         self._inputs: Inputs | None = None
-        self._outputs: Outputs = {}
+        self._names: tuple[str, ...] = ()
+        self._outputs = torch.empty(0)
 
     @property
     def recorded(self) -> bool:
@@ -72,7 +82,7 @@ class GraphedUpdate(Generic[Inputs]):
         if self._replay is not None:
             _copy_into(self._inputs, inputs)
             self._replay()
-            return {name: value.clone() for name, value in self._outputs.items()}
+            return _unstacked(self._names, self._outputs.clone())
         self._calls += 1
         if self.reason is not None or self._calls <= WARM_UP:
             return self._update(inputs)
@@ -86,19 +96,24 @@ class GraphedUpdate(Generic[Inputs]):
         self._inputs = _own(inputs)
         self._set(before, drawn_before)
         try:
-            self._replay, self._outputs = record_cuda_graph(lambda: self._update(_given(self._inputs)), self._generator)
+            self._names = tuple(result)
+            self._replay, self._outputs = record_cuda_graph(self._stacked_update, self._generator)
             self._set(before, drawn_before)  # recording runs nothing on a GPU, but advances what is kept on the host
             self._replay()
             self.reason = self._difference(after, result)
         except RuntimeError as error:
             self.reason = f"recording a CUDA graph failed: {' '.join(str(error).split())}"
         if self.reason is not None:
-            self._replay, self._inputs, self._outputs = None, None, {}
+            self._replay, self._inputs, self._outputs = None, None, torch.empty(0)
         self._set(after, drawn_after)
         return result
 
+    def _stacked_update(self) -> Tensor:
+        assert self._inputs is not None
+        return torch.stack(list(self._update(self._inputs).values()))
+
     def _difference(self, after: Sequence[Tensor], result: Outputs) -> str | None:
-        pairs = [*zip(self._state(), after, strict=True), *((self._outputs[name], value) for name, value in result.items())]
+        pairs = [*zip(self._state(), after, strict=True), *zip(self._outputs, result.values(), strict=True)]
         for replayed, run in pairs:
             if not torch.allclose(replayed, run, rtol=RELATIVE, atol=ABSOLUTE, equal_nan=True):
                 furthest = float((replayed - run).abs().max())
@@ -106,9 +121,7 @@ class GraphedUpdate(Generic[Inputs]):
         return None
 
     def _set(self, values: Sequence[Tensor], drawn: Tensor) -> None:
-        with torch.no_grad():
-            for tensor, value in zip(self._state(), values, strict=True):
-                tensor.copy_(value)
+        copy_all(self._state(), values)
         self._generator.set_state(drawn)
 
 
@@ -149,11 +162,12 @@ def _own(inputs: Any) -> Any:
 
 
 def _copy_into(kept: Any, inputs: Any) -> None:
-    given = _tensors(inputs)
-    for name, tensor in _tensors(kept).items():
-        tensor.copy_(given[name])
+    """Copy all tensors of `inputs` to those of `kept`, those of one type at a time."""
+    ours, given = _tensors(kept), _tensors(inputs)
+    for kind in {tensor.dtype for tensor in ours.values()}:
+        names = [name for name, tensor in ours.items() if tensor.dtype == kind]
+        copy_all([ours[name] for name in names], [given[name] for name in names])
 
 
-def _given(inputs: Inputs | None) -> Inputs:
-    assert inputs is not None
-    return inputs
+def _unstacked(names: Sequence[str], values: Tensor) -> Outputs:
+    return dict(zip(names, values.unbind(), strict=True))

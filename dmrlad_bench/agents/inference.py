@@ -16,8 +16,9 @@ from dmrlad_bench.agents.belief import Belief
 from dmrlad_bench.agents.encoder import ContextEncoder
 from dmrlad_bench.agents.graphs import GraphedUpdate, changing_tensors
 from dmrlad_bench.agents.interface import Diverged, Metrics
-from dmrlad_bench.agents.networks import MLP
+from dmrlad_bench.agents.networks import MLP, copy_all
 from dmrlad_bench.agents.optimisers import FusedAdam, schedule_learning_rate
+from dmrlad_bench.agents.turns import turn
 from dmrlad_bench.cards.agent_sections import Inference
 
 
@@ -114,6 +115,31 @@ def negative_elbo(
     return expected + config.class_kl_weight * class_divergence
 
 
+class Kept:
+    """A copy of tensors that are to come back later, kept in the same memory however often it is taken.
+
+    Args:
+        tensors: what is kept, as it is now; moments that an optimiser makes later come behind the others, and were zero before.
+    """
+
+    def __init__(self, tensors: Callable[[], list[Tensor]]) -> None:
+        self._tensors, self._copies = tensors, []
+        self.keep()
+
+    def keep(self) -> None:
+        """Copy the tensors."""
+        tensors = self._tensors()
+        self._copies += [torch.empty_like(tensor) for tensor in tensors[len(self._copies) :]]
+        copy_all(self._copies, tensors)
+
+    def restore(self) -> None:
+        """Write into the tensors what was copied last."""
+        tensors = self._tensors()
+        copy_all(tensors[: len(self._copies)], self._copies)
+        for later in tensors[len(self._copies) :]:
+            later.zero_()
+
+
 class TaskInference:
     """Encoder, prior and decoder with their optimiser."""
 
@@ -147,12 +173,11 @@ class TaskInference:
 
     def use_graph(self, generator: torch.Generator) -> GraphedUpdate[Segments]:
         """Let `update`, which is then always to be called with this generator and segments of one shape, go through a CUDA graph."""
-        self._graphed = GraphedUpdate(
-            lambda segments: {"loss": self._gradient_step(segments, generator)},
-            lambda: changing_tensors([self.encoder, self.decoder], [self.optimiser]),
-            generator,
-        )
+        self._graphed = GraphedUpdate(lambda segments: {"loss": self._gradient_step(segments, generator)}, self._changing, generator)
         return self._graphed
+
+    def _changing(self) -> list[Tensor]:
+        return changing_tensors([self.encoder, self.decoder], [self.optimiser])
 
     def schedule(self, progress: float) -> None:
         """Set the learning rate for the share `progress` of the run that is done."""
@@ -171,9 +196,7 @@ class TaskInference:
 
     def beliefs(self, segments: Segments) -> Belief:
         """Belief of every target, `(batch, S, ...)`."""
-        along = self.encoder.along(self.encoder.rows(segments.transitions, segments.valid))
-        trial = torch.arange(segments.position.shape[0], device=segments.position.device).unsqueeze(-1)
-        return Belief(*(part[trial, segments.position] for part in (along.classes, along.mean, along.deviation)))
+        return self.encoder.at(self.encoder.rows(segments.transitions, segments.valid), segments.position)
 
     def loss(self, segments: Segments, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Mean negative ELBO over the targets, and the mean state and reward errors (expected over classes)."""
@@ -225,22 +248,21 @@ class TaskInference:
         noise = generator.clone_state()  # every validation sees the same latent noise
         best, state_error, reward_error = self._validate(validation, noise)
         since, done = 0, 0
-        kept = self._snapshot()
+        kept = Kept(self._changing)
         total = torch.zeros((), device=generator.device)
-        for step in range(1, updates + 1):
-            total += self.update(draw(), generator)
-            done = step
-            if step % self.config.validation_interval and step != updates:
-                continue
+        while done < updates and done - since < self.config.patience:
+            with turn():
+                for _ in range(min(self.config.validation_interval, updates - done)):
+                    total += self.update(draw(), generator)
+                    done += 1
             error, state_error, reward_error = self._validate(validation, noise)
             if not math.isfinite(error) or not math.isfinite(float(total)):
-                raise Diverged(f"the reconstruction loss is {float(total)} at reconstruction update {self.updates + step}")
+                raise Diverged(f"the reconstruction loss is {float(total)} at reconstruction update {self.updates + done}")
             if error < best:
-                best, since, kept = error, step, self._snapshot()
+                best, since = error, done
+                kept.keep()
             self.weights = Weights.balanced(state_error, reward_error, self.dims)
-            if step - since >= self.config.patience:
-                break
-        self._restore(kept)
+        kept.restore()
         self.updates += done
         _, state_error, reward_error = self._validate(validation, noise)
         return {
@@ -260,20 +282,14 @@ class TaskInference:
         even = share * state_error / max(self.dims, 1) + (1.0 - share) * reward_error
         return float(loss - current + even), float(state_error), float(reward_error)
 
-    def _snapshot(self) -> dict[str, Any]:
-        return copy.deepcopy(
-            {"encoder": self.encoder.state_dict(), "decoder": self.decoder.state_dict(), "optimiser": self.optimiser.state_dict()}
-        )
-
-    def _restore(self, snapshot: dict[str, Any]) -> None:
-        self.encoder.load_state_dict(snapshot["encoder"])
-        self.decoder.load_state_dict(snapshot["decoder"])
-        self.optimiser.load_state_dict(snapshot["optimiser"])
-
     def state_dict(self) -> dict[str, Any]:
-        return {**self._snapshot(), "state_weight": self.weights.state, "reward_weight": self.weights.reward, "updates": self.updates}
+        parts = {"encoder": self.encoder.state_dict(), "decoder": self.decoder.state_dict(), "optimiser": self.optimiser.state_dict()}
+        numbers = {"state_weight": self.weights.state, "reward_weight": self.weights.reward, "updates": self.updates}
+        return copy.deepcopy(parts) | numbers
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._restore(state)
+        self.encoder.load_state_dict(state["encoder"])
+        self.decoder.load_state_dict(state["decoder"])
+        self.optimiser.load_state_dict(state["optimiser"])
         self.weights = Weights(float(state["state_weight"]), float(state["reward_weight"]))
         self.updates = int(state["updates"])

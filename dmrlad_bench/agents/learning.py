@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dmrlad_bench.agents.interface import Diverged, Metrics
+from dmrlad_bench.agents.turns import turn
 
 CHECK_INTERVAL = 100
 
@@ -45,12 +47,17 @@ def averaged_updates(update: Callable[[], dict[str, Tensor]], updates: int, lear
     Raises:
         Diverged: one of them is not finite; looked at every `CHECK_INTERVAL` updates, for looking waits for the device.
     """
-    totals: dict[str, Tensor] = {}
-    for step in range(1, updates + 1):
-        for name, value in update().items():
-            totals[name] = totals[name] + value if name in totals else value
-        if step % CHECK_INTERVAL == 0 or step == updates:
-            broken = next((name for name, value in totals.items() if not torch.isfinite(value)), None)
-            if broken is not None:
-                raise Diverged(f"the {broken} loss is {float(totals[broken])} at policy update {learner.updates}")
-    return {name: float(value) / updates for name, value in totals.items()}
+    names: list[str] = []
+    total, done = torch.zeros(0), 0
+    while done < updates:
+        with turn():
+            for _ in range(min(CHECK_INTERVAL, updates - done)):
+                values = update()
+                row = torch.stack(list(values.values()))
+                names, total = (names, total + row) if names else (list(values), row)
+                done += 1
+        sums = dict(zip(names, total.tolist(), strict=True))
+        broken = next((name for name, value in sums.items() if not math.isfinite(value)), None)
+        if broken is not None:
+            raise Diverged(f"the {broken} loss is {sums[broken]} at policy update {learner.updates}")
+    return {name: value / updates for name, value in zip(names, total.tolist(), strict=True)}

@@ -107,5 +107,10 @@ class TanhGaussianPolicy(nn.Module):
 @torch.no_grad()
 def polyak_average(target: nn.Module, online: nn.Module, rate: float) -> None:
     """target <- (1 - rate) target + rate online, for every parameter."""
-    for average, parameter in zip(target.parameters(), online.parameters(), strict=True):
-        average.lerp_(parameter, rate)
+    torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), rate)  # pyright: ignore[reportPrivateImportUsage]
+
+
+@torch.no_grad()
+def copy_all(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    """target <- source, for every pair; on a GPU in one launch where all are of one type."""
+    torch._foreach_copy_(list(targets), list(sources))  # pyright: ignore[reportPrivateImportUsage]

@@ -114,10 +114,7 @@ class PearlAgent(ReplayAgent):
     @torch.no_grad()
     def observe(self, transition: Transition) -> None:
         """Add the transition to the context of every trial still running."""
-        parts = (transition.observation, transition.action, transition.reward, transition.next_observation)
-        tensors = (torch.as_tensor(part, dtype=torch.float32, device=self.device) for part in parts)
-        valid = torch.as_tensor(transition.active, device=self.device)
-        seen = self.replay.statistics.transition(*tensors)
+        seen, valid = self.seen(transition)
         self._sums = self._sums + self.inference.encoder.rows(torch.where(valid.unsqueeze(-1), seen, torch.zeros_like(seen)), valid)
 
     # ---- learning -----------------------------------------------------------------------------------------------------

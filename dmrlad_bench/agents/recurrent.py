@@ -85,6 +85,7 @@ class RecurrentActorCritic:
         memory = Memory(recurrent, observation_dim, action_dim, generator)
         self.critic = _Critic(memory, twin_critics(memory.state_dim, action_dim, config, generator))
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
+        self.target_critic.memory.gru.flatten_parameters()  # a copy's weights lie apart, which cuDNN would mend in every call
         self.temperature = Temperature(config, 0, generator)
         self.actor_optimiser = FusedAdam(self.actor.parameters(), config.learning_rate)
         self.critic_optimiser = FusedAdam(self.critic.parameters(), config.learning_rate)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dmrlad_bench.agents.exploration import NoiseActions, PolicyNoise, training_noise
-from dmrlad_bench.agents.interface import Problem, Trials
+from dmrlad_bench.agents.interface import Problem, Transition, Trials
 from dmrlad_bench.agents.learning import Learner, seeded_generator
 from dmrlad_bench.agents.replay import TrialReplay
 from dmrlad_bench.cards.agent_config import AgentConfig
@@ -87,6 +87,14 @@ class ReplayAgent:
         if self._policy_noise is None:
             return None
         return torch.as_tensor(self._policy_noise.next(), dtype=torch.float32, device=self.device)
+
+    def seen(self, transition: Transition) -> tuple[Tensor, Tensor]:
+        """Normalised (o, a, r, o') `(num_envs, transition_dim)`, and `(num_envs,)` bool, where it counts; one copy to the device."""
+        columns = (transition.reward[:, None], transition.active[:, None])
+        parts = (transition.observation, transition.action, transition.next_observation, *columns)
+        together = torch.as_tensor(np.concatenate(parts, 1, dtype=np.float32), device=self.device)
+        observation, action, following, reward, active = together.split([part.shape[1] for part in parts], 1)
+        return self.replay.statistics.transition(observation, action, reward.squeeze(1), following), active.squeeze(1) > 0
 
     def with_noise(self, action: Tensor) -> np.ndarray:
         """The policy's actions `(num_envs, action_dim)`, those of noise-driven trials replaced."""

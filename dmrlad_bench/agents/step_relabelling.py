@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -72,10 +73,15 @@ class StepRelabelling:
 
 def interleaved(rows: Sequence[int], batches: Sequence[Batch]) -> Batch:
     """One batch of all rows, those of each batch evenly spread."""
-    place = torch.cat([(torch.arange(count, dtype=torch.float64) + 0.5) / count for count in rows])
-    order = torch.argsort(place, stable=True).to(batches[0].reward.device)
+    order = _spread_evenly(tuple(rows), batches[0].reward.device)
 
     def joined(name: str) -> Tensor:
         return torch.cat([getattr(batch, name) for batch in batches])[order]
 
     return Batch(**{name: joined(name) for name in vars(batches[0])})
+
+
+@functools.lru_cache(maxsize=8)  # every draw of a run asks for the same, and a copy to a GPU would wait for it
+def _spread_evenly(rows: tuple[int, ...], device: torch.device) -> Tensor:
+    place = torch.cat([(torch.arange(count, dtype=torch.float64) + 0.5) / count for count in rows])
+    return torch.argsort(place, stable=True).to(device)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dmrlad_bench.agents.interface import Agent, ChangingTrials, Transition, Trials
+from dmrlad_bench.agents.turns import turn
 from dmrlad_bench.envs.family import TaskFamily
 
 SEED_BOUND = 2**31
@@ -108,10 +109,12 @@ def roll_out(
         active = np.ones(num_envs, dtype=bool)
         flags = np.zeros((num_envs, family.horizon), dtype=bool)
         for step in range(family.horizon):
-            action = agent.act(observation, deterministic)
+            with turn():
+                action = agent.act(observation, deterministic)
             next_observation, reward, terminated, truncated, info = environment.step(action)
             transition = Transition(observation, action, reward, next_observation, terminated, truncated, active)
-            agent.observe(transition)
+            with turn():
+                agent.observe(transition)
             if recorder is not None:
                 recorder.add(transition, info, episode)
             returns[:, episode] += np.where(active, reward, 0.0)

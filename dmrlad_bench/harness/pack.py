@@ -10,10 +10,11 @@ import ctypes
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dmrlad_bench.agents.turns import taking_turns
 from dmrlad_bench.harness.errors import Interrupted
 from dmrlad_bench.harness.machine import torch_settings
 from dmrlad_bench.harness.run import RunConfig
@@ -56,7 +57,8 @@ def packed(plans: Mapping[Path, RunConfig], run: Callable[[RunConfig, Path], End
     workers = [_Worker(config, folder, run, over) for folder, config in plans.items()]
     threads, device = next(iter((config.threads, config.device) for config in plans.values()))
     left = set(workers)
-    with torch_settings(threads, device):  # each run's own settings are these: what the first to end puts back changes nothing
+    turns = taking_turns() if device == "cuda" else nullcontext()
+    with turns, torch_settings(threads, device):  # each run's own settings are these: what the first to end puts back changes nothing
         try:
             for worker in workers:
                 worker.start()
@@ -96,9 +98,13 @@ def _stopped(left: set[_Worker], over: queue.Queue[_Worker]) -> Iterator[str]:
         yield f"{worker.folder}: finished" if worker.error is None else str(worker.error) or f"{worker.folder}: interrupted"
 
 
-def _own_stream(device: str) -> AbstractContextManager[object]:
+@contextmanager
+def _own_stream(device: str) -> Iterator[None]:
+    """On a GPU: a stream of its own, and gradients computed by this thread, not by the one that autograd keeps for the whole device."""
     if device != "cuda":
-        return nullcontext()
+        yield
+        return
     import torch
 
-    return torch.cuda.stream(torch.cuda.Stream())
+    with torch.cuda.stream(torch.cuda.Stream()), torch.autograd.set_multithreading_enabled(False):
+        yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import shlex
 import shutil
@@ -94,6 +95,7 @@ def train_run(config: RunConfig, folder: Path, *, resume: bool, command: list[st
         (folder / ERROR_FILE).unlink(missing_ok=True)
         with torch_settings(config.threads, config.device):
             _sit(config, folder, command, quiet, bar)
+        gc.collect()  # a recorded update refers to itself, and would keep the whole replay beside the next run's
         return run
 
 
