@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from dmrlad_bench.harness import train
 from dmrlad_bench.harness.api import plan
 from dmrlad_bench.harness.run import Run, RunConfig
+from dmrlad_bench.harness.session import Session
 from dmrlad_bench.harness.train import train_run
 
 ITERATIONS = 3
@@ -54,6 +54,6 @@ def stopped_before_the_end(out: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         raise Crash
 
     with monkeypatch.context() as patch, pytest.raises(Crash):
-        patch.setattr(train._Session, "_finish", crash)
+        patch.setattr(Session, "_finish", crash)
         run(out)
     return planned(out)[1]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dmrlad_bench.cli import main
-from dmrlad_bench.harness import train
+from dmrlad_bench.harness.session import Session
 
 
 class Killed(BaseException):
@@ -41,7 +41,7 @@ def timeless(folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("agent", ["pearl", "pearl-hfr"])
 def test_a_killed_run_continues_to_the_same_result(agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finished(*command(agent, tmp_path / "whole"))
-    learn = train._Session._learn
+    learn = Session._learn
 
     def killed_in_the_third(session: Any, trials: Any) -> Any:
         if session.position.iteration == 2:
@@ -49,7 +49,7 @@ def test_a_killed_run_continues_to_the_same_result(agent: str, tmp_path: Path, m
         return learn(session, trials)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(train._Session, "_learn", killed_in_the_third)
+        patch.setattr(Session, "_learn", killed_in_the_third)
         finished(*command(agent, tmp_path / "killed"))
     assert not list((tmp_path / "killed").rglob("result.json"))
     finished(*command(agent, tmp_path / "killed"), "--resume")

@@ -14,7 +14,7 @@ from counting_runs import COMMAND, Crash, planned, rows, run, stopped_before_the
 
 from dmrlad_bench.cards import CardError
 from dmrlad_bench.cards.family import Reference
-from dmrlad_bench.harness import train
+from dmrlad_bench.harness import session
 from dmrlad_bench.harness.errors import Interrupted, RunFailed
 from dmrlad_bench.harness.train import train_run
 
@@ -150,13 +150,13 @@ def test_a_return_that_is_not_finite_fails_the_run(
     tmp_path: Path, counting: Callable[..., list[CountingAgent]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counting()
-    score = train.score
+    score = session.score
 
     def broken(*arguments: Any, **options: Any) -> Any:
         scores = score(*arguments, **options)
         scores.returns[0, 0] = np.nan
         return scores
 
-    monkeypatch.setattr(train, "score", broken)
+    monkeypatch.setattr(session, "score", broken)
     with pytest.raises(RunFailed, match=r"a return of the evaluation in iteration 2, split 'test' is not finite"):
         run(tmp_path)

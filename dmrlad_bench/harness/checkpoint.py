@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,11 @@ def remove_leftovers(folder: Path) -> None:
     for path in folder.glob("checkpoint-*.safetensors"):
         if not path.with_suffix(".json").exists():
             path.unlink(missing_ok=True)
+
+
+def remove_replay(folder: Path) -> None:
+    """Delete the replay's shards, which only continuing needs."""
+    shutil.rmtree(folder / "replay", ignore_errors=True)
 
 
 def _stem(iteration: int) -> str:

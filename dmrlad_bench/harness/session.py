@@ -1,0 +1,274 @@
+"""One sitting of a run: collect, learn, evaluate, save, log; from its start, or from a checkpoint, to its end."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dmrlad_bench.agents.external import AgentFault
+from dmrlad_bench.agents.interface import Metrics, Trials
+from dmrlad_bench.cards import CardError
+from dmrlad_bench.envs.family import TaskFamily
+from dmrlad_bench.harness.agent import fitting, make_agent, print_notice
+from dmrlad_bench.harness.checkpoint import (
+    checkpoint_iterations,
+    load_checkpoint,
+    load_shards,
+    remove_replay,
+    save_checkpoint,
+    save_shard,
+    write_atomic,
+)
+from dmrlad_bench.harness.collect import Environments, RollOut, roll_out
+from dmrlad_bench.harness.errors import RunFailed
+from dmrlad_bench.harness.evaluate import score, splits_of, spread
+from dmrlad_bench.harness.log import RunLog, evaluation_columns
+from dmrlad_bench.harness.machine import host, packages
+from dmrlad_bench.harness.run import RunConfig
+from dmrlad_bench.reports.results import (
+    RESULT_FILE,
+    AgentRecord,
+    CurvePoint,
+    CurveScores,
+    FamilyRecord,
+    Result,
+    Seconds,
+    TrialMatrix,
+)
+from dmrlad_bench.reports.scores import TrialScores
+
+
+@dataclass
+class Position:
+    """How far a run has come: saved in every checkpoint, beside the agent and the generators."""
+
+    command: list[str]
+    iteration: int = 0
+    environment_steps: int = 0
+    gradient_updates: int = 0
+    seconds: float = 0.0
+    phases: dict[str, float] = field(default_factory=dict)
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    shards: dict[str, str] = field(default_factory=dict)
+
+
+class Session:
+    """One sitting of a run: from its start, or from a checkpoint, to its end."""
+
+    def __init__(self, config: RunConfig, folder: Path, command: list[str]) -> None:
+        self.config, self.folder = config, folder
+        self.schedule, self.exploration = config.agent.schedule, config.agent.exploration
+        self.family = TaskFamily(config.family)
+        self.agent: Any = make_agent(config, self.family)
+        self.learns = hasattr(self.agent, "learn")
+        self.saves = hasattr(self.agent, "state_dict") or not self.learns
+        self.iterations = self.schedule.iterations if self.learns else 0
+        self.environments = Environments(self.family, getattr(self.agent, "task_observable", False), config.threads)
+        seeds = config.seeds()
+        self.generators = {part: np.random.default_rng(seeds[part]) for part in ("environment", "tasks")}
+        self.position = Position(command)
+        self.environment_steps = 0  # those of the iteration under way included
+        self.saved: int | None = None
+        self._began = time.perf_counter()
+
+    def start(self) -> None:
+        """Take up the newest whole checkpoint, or write the first."""
+        found = checkpoint_iterations(self.folder)
+        for number, iteration in enumerate(found):
+            try:
+                self._restore(iteration)
+                break
+            except CardError as error:
+                if number == len(found) - 1:
+                    raise
+                print_notice(f"{error}; falling back to iteration {found[number + 1]}")
+        else:
+            self._save()
+        self.saved = self.position.iteration if self.saves else None
+
+    def go(self, quiet: bool, bar: bool) -> None:
+        """Every iteration that is left, the final protocol, and the result."""
+        position = self.position
+        title = f"{self.family.name} {self.config.agent.name} seed {self.config.seed}"
+        with RunLog(self.folder, title, self.iterations, (position.iteration, position.environment_steps), quiet, bar) as log:
+            if not self.saves:
+                log.line("the agent has no state_dict and load_state_dict: it is not saved, and a run that is stopped starts again")
+            if position.iteration:
+                log.line(f"continues after iteration {position.iteration}")
+            said: set[str] = set()
+            while self.position.iteration < self.iterations:
+                row = self._iterate()
+                log.iteration(row)
+                for notice in sorted(set(getattr(self.agent, "notices", ())) - said):
+                    log.line(notice)
+                    said.add(notice)
+                if self.saves:
+                    self._save()
+                log.show(row)
+            log.line("final scores")
+            self._finish()
+
+    def _iterate(self) -> dict[str, float]:
+        position, iteration = self.position, self.position.iteration + 1
+        with self._timed("collect"):
+            rolled = self._collect(iteration)
+        assert rolled.trials is not None
+        self.environment_steps = position.environment_steps + rolled.steps
+        metrics, updates = self._learn(rolled.trials)
+        position.gradient_updates += updates
+        position.environment_steps, position.iteration = self.environment_steps, iteration
+        row: dict[str, float] = {"iteration": iteration, "environment_steps": position.environment_steps}
+        row |= {"gradient_updates": position.gradient_updates, "seconds": self._seconds()}
+        row["charts/train_return"] = float(rolled.returns.mean())
+        row["charts/train_success"] = float(rolled.success.mean())
+        row |= {f"charts/seconds_{phase}": seconds for phase, seconds in position.phases.items()}
+        row |= {name if "/" in name else f"losses/{name}": float(value) for name, value in metrics.items()}
+        if iteration % self.schedule.evaluation_interval == 0 or iteration == self.iterations:
+            row |= evaluation_columns("test", self._evaluate_while_training())
+        with self._timed("save"):
+            shard = self.agent.new_replay_shard() if hasattr(self.agent, "new_replay_shard") else None
+            if shard is not None:
+                position.shards[str(iteration)] = save_shard(self.folder, iteration, shard)
+        return row
+
+    def _collect(self, iteration: int) -> RollOut:
+        tasks = len(self.family.tasks("train"))
+        episodes = self.schedule.episodes_per_trial or self.family.episodes_per_trial
+        if iteration <= self.exploration.initial_iterations:
+            chosen = spread(self.schedule.initial_tasks, tasks)
+            trials = math.ceil(self.schedule.initial_steps_per_task / (self.family.horizon * episodes))
+        else:
+            size = min(self.schedule.tasks_per_iteration, tasks)
+            chosen = np.sort(self.generators["tasks"].choice(tasks, size=size, replace=False))
+            trials = self.schedule.trials_per_task
+        return roll_out(
+            self.environments,
+            self.agent,
+            "train",
+            np.repeat(chosen, trials),
+            episodes=episodes,
+            generator=self.generators["environment"],
+            deterministic=False,
+            training_iteration=iteration,
+            keep=True,
+        )
+
+    def _learn(self, trials: Trials) -> tuple[Metrics, int]:
+        """Run the agent's own iteration; its seconds by phase and the number of its gradient updates are read off it."""
+        before, updates = dict(getattr(self.agent, "phase_seconds", {})), getattr(self.agent, "gradient_updates", 0)
+        began = time.perf_counter()
+        metrics = self.agent.learn(trials)
+        left = time.perf_counter() - began
+        for phase, seconds in getattr(self.agent, "phase_seconds", {}).items():
+            spent = seconds - before.get(phase, 0.0)
+            self._count(phase, spent)
+            left -= spent
+        self._count("learn-other", left)
+        return metrics, getattr(self.agent, "gradient_updates", 0) - updates
+
+    def _evaluate_while_training(self) -> TrialScores:
+        with self._timed("evaluate"):
+            scores = self._score("test", deterministic=True, tasks=self.schedule.evaluation_tasks)
+        self._add_to_curve(scores)
+        return scores
+
+    def _score(self, split: str, deterministic: bool, tasks: int = 0) -> TrialScores:
+        seed = self.config.evaluation_seed(self.position.iteration, split, deterministic)
+        scores = score(self.environments, self.agent, split, seed, deterministic=deterministic, tasks=tasks)
+        if not np.isfinite(scores.returns).all():
+            where = f"iteration {self.position.iteration}, split {split!r}"
+            raise RunFailed(f"{self.folder}: stopped: a return of the evaluation in {where} is not finite")
+        return scores
+
+    def _add_to_curve(self, scores: TrialScores) -> None:
+        position = self.position
+        means = CurveScores(returns=tuple(scores.mean_returns.tolist()), success=tuple(scores.success_rates.tolist()))
+        point = CurvePoint(
+            iteration=position.iteration,
+            environment_steps=position.environment_steps,
+            gradient_updates=position.gradient_updates,
+            seconds=self._seconds(),
+            scores={scores.split: means},
+        )
+        position.curve.append(point.model_dump(mode="json"))
+
+    def _finish(self) -> None:
+        with self._timed("evaluate"):
+            tasks = self.schedule.final_tasks
+            finals = [self._score(split, deterministic=True, tasks=tasks) for split in splits_of(self.family)]
+            finals.append(self._score("test", deterministic=False, tasks=tasks))
+        if not self.position.curve:
+            self._add_to_curve(finals[0])
+        config, position, family = self.config, self.position, self.family
+        reference = finals[0].reference
+        result = Result(
+            family=FamilyRecord(id=family.id, digest=family.digest, reference=reference),
+            agent=AgentRecord(name=config.agent.name, digest=config.agent.digest),
+            budget=config.budget,
+            seed=config.seed,
+            iterations=self.iterations,
+            environment_steps=position.environment_steps,
+            gradient_updates=position.gradient_updates,
+            wall_seconds=Seconds(total=self._seconds(), phases=position.phases),
+            device=config.device,
+            threads=config.threads,
+            host=host(config.device),
+            packages=packages(),
+            command=tuple(position.command),
+            curve=tuple(CurvePoint.model_validate(point) for point in position.curve),
+            final=tuple(TrialMatrix.of(scores) for scores in finals),
+        )
+        write_atomic(self.folder / RESULT_FILE, result.json_bytes())
+        remove_replay(self.folder)
+
+    def _save(self) -> None:
+        with self._timed("save"):
+            position = asdict(self.position) | {"seconds": self._seconds()}
+            state = {
+                "position": position,
+                "generators": {name: generator.bit_generator.state for name, generator in self.generators.items()},
+                "agent": self.agent.state_dict() if hasattr(self.agent, "state_dict") else None,
+            }
+            try:
+                save_checkpoint(self.folder, self.position.iteration, state)
+            except TypeError as error:  # what an agent of anyone's put into its state
+                raise AgentFault(f"agent {self.config.agent.import_path or self.config.agent.name!r}: state_dict: {error}") from None
+            self.saved = self.position.iteration
+
+    def _restore(self, iteration: int) -> None:
+        state = load_checkpoint(self.folder, iteration)
+        with fitting(self.folder, iteration):
+            position = Position(**state["position"])
+            if hasattr(self.agent, "load_replay_shards"):
+                if str(iteration) in position.shards:  # the one shard that an older checkpoint can do without
+                    next(load_shards(self.folder, {str(iteration): position.shards[str(iteration)]}))
+                self.agent.load_state_dict(state["agent"])
+                self.agent.load_replay_shards(load_shards(self.folder, position.shards))
+            elif hasattr(self.agent, "load_state_dict"):
+                self.agent.load_state_dict(state["agent"])
+            for name, generator in self.generators.items():
+                generator.bit_generator.state = state["generators"][name]
+        self.position, self.environment_steps = position, position.environment_steps
+        self._began = time.perf_counter() - position.seconds
+
+    def _seconds(self) -> float:
+        """Wall seconds of the run, earlier sittings included."""
+        return time.perf_counter() - self._began
+
+    def _count(self, phase: str, seconds: float) -> None:
+        self.position.phases[phase] = self.position.phases.get(phase, 0.0) + seconds
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._count(phase, time.perf_counter() - began)
