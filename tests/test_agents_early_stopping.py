@@ -158,3 +158,13 @@ def test_state_dict_carries_everything_training_depends_on() -> None:
         inference.fit(turning_bad(10**6), segments_of(99), 7, generator_of(1))
     assert_same_state(first.state_dict(), second.state_dict())
     assert second.updates == 14
+
+
+def test_where_the_first_updates_only_harm_the_optimiser_is_as_new() -> None:
+    """Its moments did not exist when the weights were kept."""
+    inference = inference_of()
+    before = [parameter.detach().clone() for parameter in inference.parameters]
+    inference.fit(turning_bad(0), segments_of(99), 1000, generator_of(2))
+    assert all(torch.equal(parameter, kept) for parameter, kept in zip(inference.parameters, before, strict=True))
+    assert inference.optimiser.state
+    assert not any(value.any() for moments in inference.optimiser.state.values() for value in moments.values())

@@ -8,7 +8,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,12 @@ from program import PATIENCE, PROGRAM, SMOKE, refused, shown, started, timeless,
 
 from dmrlad_bench.agents.turns import taking_turns
 from dmrlad_bench.cli import main
+from dmrlad_bench.harness import session
+from dmrlad_bench.harness.api import plan
 from dmrlad_bench.harness.errors import Interrupted, RunFailed
+from dmrlad_bench.harness.matrix import Options, train_all
 from dmrlad_bench.harness.run import locked
+from dmrlad_bench.reports.results import Result
 
 
 def test_all_is_checked_before_anything_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -59,6 +64,24 @@ def test_a_run_that_fails_does_not_keep_the_others_from_running(capsys: pytest.C
     assert printed.out.count("all runs") == 1
 
 
+@pytest.mark.parametrize("rate", ["1e-3", "1e30"], ids=["finished", "diverged"])
+def test_nothing_of_a_run_stays_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: str) -> None:
+    """Its replay would lie beside the next run's, even where the error that it ended with is kept."""
+    agents: list[weakref.ref[Any]] = []
+
+    def make_agent(*arguments: Any) -> Any:
+        agent = plain(*arguments)
+        agents.append(weakref.ref(agent))
+        return agent
+
+    plain = session.make_agent
+    monkeypatch.setattr(session, "make_agent", make_agent)
+    config, folder = plan("dmrlad", "PointGoal", budget="smoke", device="cpu", threads=1, out=tmp_path, overrides=[LEARNING_RATE + rate])
+    outcomes = list(train_all({folder: config}, 1, Options(resume=False, command=["test"], quiet=True, pack=False)))
+    assert isinstance(outcomes[0][1], Result if rate == "1e-3" else RunFailed)
+    assert [agent() for agent in agents] == [None]
+
+
 def test_an_interrupt_stops_the_whole_matrix(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
@@ -77,6 +100,7 @@ def test_an_interrupt_stops_the_whole_matrix(capsys: pytest.CaptureFixture[str],
     assert interrupted == "dmrlad-bench: interrupted: nothing is saved yet"
 
 
+LEARNING_RATE = "actor_critic.learning_rate="
 MATRIX = ["run", "--agent", "dmrlad", "--env", "PointGoal", "--seed", "0", "--seed", "1", *SMOKE[5:]]
 SLOW = ["--set", "schedule.iterations=100000", "--jobs", "2"]
 
@@ -104,14 +128,14 @@ def test_side_by_side_gives_what_one_after_another_gives(tmp_path: Path, capsys:
     assert re.findall(r"│ smoke *│ *(\d) │", tables[0]) == ["0", "1", "2"]
 
 
-@pytest.mark.parametrize("turns", [nullcontext(), taking_turns()], ids=["all at once", "in turns"])
+@pytest.mark.parametrize("turns", [nullcontext, taking_turns], ids=["all at once", "in turns"])
 def test_packed_gives_what_one_after_another_gives(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], turns: AbstractContextManager[object]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], turns: Callable[[], AbstractContextManager[object]]
 ) -> None:
     """Two threads each, so that the runs share the simulator's, and torch's thread count is more than a default."""
     given = [*MATRIX, "--agent", "random", "--threads", "2"]
     one = shown(capsys, *given, "--quiet", "--out", tmp_path / "one")
-    with turns:  # which a GPU's runs take
+    with turns():  # which a GPU's runs take
         two = shown(capsys, *given, "--quiet", "--out", tmp_path / "two", "--pack")
     for alone, together in zip(folders_of(tmp_path / "one"), folders_of(tmp_path / "two"), strict=True):
         assert timeless(alone) == timeless(together)

@@ -96,7 +96,7 @@ class ContextEncoder(nn.Module):
         return self.of_windows(padded.unfold(-2, window, 1).transpose(-1, -2))
 
     def at(self, rows: Tensor, position: Tensor) -> Belief:
-        """Those of `along(rows)` at `position` `(..., S)` int64, `(..., S, ...)`."""
+        """Those of `along(rows)` at `position` `(batch, S)` int64, `(batch, S, ...)`."""
         if self.summable:
             sums = window_sums(rows, self.config.window)
             return self.of_sums(sums.gather(-2, position.unsqueeze(-1).expand(*position.shape, sums.shape[-1])))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -63,7 +64,10 @@ def _outcome(config: RunConfig, folder: Path, options: Options, bar: bool = True
     try:
         return train.train_run(config, folder, resume=resume, command=options.command, quiet=options.quiet, bar=bar).result
     except (CardError, RunFailed) as error:
-        return error
+        error.__cause__ = error.__context__ = None  # an error that is kept would keep the run that it came from
+        return error.with_traceback(None)
+    finally:
+        gc.collect()  # a recorded update refers to itself: what is left of this run would lie beside the next one's replay
 
 
 @dataclass(frozen=True)

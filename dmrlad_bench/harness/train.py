@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import shlex
 import traceback
 from collections.abc import Iterator
@@ -49,7 +48,6 @@ def train_run(config: RunConfig, folder: Path, *, resume: bool, command: list[st
         (folder / ERROR_FILE).unlink(missing_ok=True)
         with torch_settings(config.threads, config.device):
             _sit(config, folder, command, quiet, bar)
-        gc.collect()  # a recorded update refers to itself, and would keep the whole replay beside the next run's
         return run
 
 
