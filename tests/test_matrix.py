@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import shutil
@@ -65,18 +66,21 @@ def test_a_run_that_fails_does_not_keep_the_others_from_running(capsys: pytest.C
 
 
 @pytest.mark.parametrize("rate", ["1e-3", "1e30"], ids=["finished", "diverged"])
-def test_nothing_of_a_run_stays_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: str) -> None:
+def test_nothing_of_a_run_stays_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, rate: str) -> None:
     """Its replay would lie beside the next run's, even where the error that it ended with is kept."""
     agents: list[weakref.ref[Any]] = []
 
     def make_agent(*arguments: Any) -> Any:
         agent = plain(*arguments)
+        agent.itself = agent  # as an update that is recorded on a GPU does
         agents.append(weakref.ref(agent))
         return agent
 
     plain = session.make_agent
     monkeypatch.setattr(session, "make_agent", make_agent)
     config, folder = plan("dmrlad", "PointGoal", budget="smoke", device="cpu", threads=1, out=tmp_path, overrides=[LEARNING_RATE + rate])
+    gc.disable()
+    request.addfinalizer(gc.enable)
     outcomes = list(train_all({folder: config}, 1, Options(resume=False, command=["test"], quiet=True, pack=False)))
     assert isinstance(outcomes[0][1], Result if rate == "1e-3" else RunFailed)
     assert [agent() for agent in agents] == [None]
