@@ -71,7 +71,7 @@ def test_nothing_of_a_run_stays_behind(tmp_path: Path, monkeypatch: pytest.Monke
     agents: list[weakref.ref[Any]] = []
 
     def make_agent(*arguments: Any) -> Any:
-        agent = plain(*arguments)
+        agent: Any = plain(*arguments)
         agent.itself = agent  # as an update that is recorded on a GPU does
         agents.append(weakref.ref(agent))
         return agent
