@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,9 +69,10 @@ def run(
 
     from dmrlad_bench.harness.log import reconstruction_updates
     from dmrlad_bench.harness.matrix import Options, train_all  # seconds of imports, paid once everything is known to be right
+    from dmrlad_bench.harness.signals import interrupt_on_signals
     from dmrlad_bench.reports.tables import phases_table, result_table, runs_table
 
-    _interrupt_on_signals()
+    interrupt_on_signals()
     console = table_console()
     results: dict[Path, Result] = {}
     failures: list[CardError | RunFailed] = []
@@ -134,9 +134,3 @@ def _check_names(agents_given: list[str], envs_given: list[str], budget: str) ->
 
 def _typed_command() -> list[str]:
     return [PROGRAM, *sys.argv[1:]]
-
-
-def _interrupt_on_signals() -> None:
-    """Ctrl-C and a termination signal stop the run alike, also where a shell started us with Ctrl-C ignored."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)

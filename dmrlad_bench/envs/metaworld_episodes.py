@@ -76,16 +76,20 @@ class MetaWorldEpisodes(Episodes):
     def _collect(self) -> None:
         """Wait for the episodes that were begun; all processes start theirs at the same time."""
         if self._simulators is not None and self._states is not None:
-            for row, state in self._simulators.started().items():
+            for row, state in self._ready().started().items():
                 self._states[row] = state
 
     def _ready(self) -> Simulators | Workers:
-        """The simulators, where they were left; a copy makes its own and lives the episodes again."""
+        """The simulators, where they were left; a copy or a forked process makes its own and lives the episodes again."""
+        if isinstance(self._simulators, Workers) and not self._simulators.own:
+            self.close()
         if self._simulators is None:
             self._simulators = Simulators() if self._processes == 1 else Workers(self._processes)
             for row in sorted(self._begun):
                 self._simulators.begin(row, self.tasks[row].astype(np.float64))
-            self._simulators.started()
+            for row, state in self._simulators.started().items():
+                if self._states is not None and not self._lived[row]:  # a fork may have come before the first state was asked for
+                    self._states[row] = state
             for row in sorted(self._begun):
                 for action in self._lived[row]:
                     self._simulators.step([row], action[None])

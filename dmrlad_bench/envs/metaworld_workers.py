@@ -21,6 +21,10 @@ from dmrlad_bench.envs.metaworld_simulators import STATE, Simulators
 SECONDS_TO_END = 10.0
 
 
+class SimulatorEnded(RuntimeError):
+    """A process that runs Meta-World has ended by itself; the message is one line."""
+
+
 class Workers:
     """`Simulators` spread over processes: row `i` is lived by process `i % processes`."""
 
@@ -28,6 +32,7 @@ class Workers:
         self._connections: list[Connection] = []
         self._processes: list[subprocess.Popen[Any]] = []
         self._begun: list[int] = []
+        self._owner = os.getpid()
         for _ in range(processes):
             ours, theirs = Pipe()
             command = f"from dmrlad_bench.envs.metaworld_workers import serve; serve({theirs.fileno()})"
@@ -37,6 +42,11 @@ class Workers:
             self._processes.append(subprocess.Popen([sys.executable, "-c", command], **options))
             self._connections.append(ours)
             theirs.close()
+
+    @property
+    def own(self) -> bool:
+        """Whether this process started them; a forked child shares its parent's sockets, and would take its answers."""
+        return self._owner == os.getpid()
 
     def begin(self, row: int, task: np.ndarray) -> None:
         """Start an episode in a row, without waiting for it."""
@@ -64,22 +74,36 @@ class Workers:
         try:
             self._connections[row % len(self._connections)].send(request)
         except OSError as error:
-            raise RuntimeError("a process that runs Meta-World has ended") from error
+            raise self._ended(row) from error
 
     def _receive(self, row: int) -> np.ndarray:
         try:
             reply = self._connections[row % len(self._connections)].recv()
         except (EOFError, OSError) as error:
-            raise RuntimeError("a process that runs Meta-World has ended") from error
+            raise self._ended(row) from error
         if isinstance(reply, str):
             raise RuntimeError(f"a process that runs Meta-World failed: {reply}")
         return reply
 
+    def _ended(self, row: int) -> SimulatorEnded:
+        """How the process of a row ended."""
+        try:
+            code = self._processes[row % len(self._processes)].wait(SECONDS_TO_END)
+        except subprocess.TimeoutExpired:  # its socket is gone, and it is not
+            return SimulatorEnded("a simulator process does not answer")
+        if code == -signal.SIGKILL:
+            return SimulatorEnded("a simulator process was killed (out of memory?)")
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return SimulatorEnded(f"a simulator process {how}")
+
     def close(self) -> None:
-        """End the processes; they are gone when this returns."""
+        """End the processes; they are gone when this returns. Those of the process that forked this one are left alone."""
         for connection in self._connections:
             connection.close()
         for process in self._processes:
+            if not self.own:
+                process.returncode = 0  # not ours to wait for
+                continue
             try:
                 process.wait(SECONDS_TO_END)
             except subprocess.TimeoutExpired:
@@ -91,7 +115,9 @@ class Workers:
 
 def serve(descriptor: int) -> None:
     """What a worker does: requests from a socket in order, each answered by states, or by a line of text where it failed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent says when to end
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # what stops a program goes to its whole group; the parent says when to end
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     connection, simulators = Connection(descriptor), Simulators()
     while True:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 import weakref
@@ -12,9 +13,10 @@ from typing import Any
 
 @dataclass
 class _Pool:
-    """`mujoco.rollout`'s pool, which takes one batch at a time, and how many hold it."""
+    """`mujoco.rollout`'s pool, which takes one batch at a time, how many hold it, and the process whose threads it has."""
 
     native: Any
+    process: int = field(default_factory=os.getpid)
     lock: threading.Lock = field(default_factory=threading.Lock)
     holders: int = 0
 
@@ -24,8 +26,13 @@ _registry = threading.Lock()
 
 
 def _forget_pools() -> None:
-    """A forked process has no threads but its own, so pools of its parent are none of its."""
+    """A forked process has no threads but its own, so pools of its parent are none of its.
+
+    Freeing one would wait for its threads, which are not here, for ever: their memory is given up.
+    """
     global _registry
+    for pool in _pools.values():
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(pool.native.rollout_))
     _pools.clear()
     _registry = threading.Lock()
 
@@ -38,10 +45,15 @@ class Stepper:
     """A hold on the process's pool of `threads` threads, which lives as long as someone holds it.
 
     Who steps while another thread of the program does waits for its turn. One thread needs no pool: steps are then taken where they
-    are asked for.
+    are asked for. In a forked process, a hold is taken anew.
     """
 
     def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._take_hold()
+
+    def _take_hold(self) -> None:
+        threads = self._threads
         with _registry:
             if threads > 1:
                 if threads not in _pools:
@@ -54,6 +66,9 @@ class Stepper:
 
     def rollout(self, *arguments: Any, **options: Any) -> None:
         """As `mujoco.rollout.Rollout.rollout`, whose results are those of the buffers given."""
+        if self._pool.process != os.getpid():
+            self._let_go.detach()
+            self._take_hold()
         with self._pool.lock:
             self._pool.native.rollout(*arguments, **options)
 
@@ -63,6 +78,8 @@ class Stepper:
 
 
 def _release(pool: _Pool, threads: int) -> None:
+    if pool.process != os.getpid():
+        return
     with _registry:
         pool.holders -= 1
         if pool.holders == 0:

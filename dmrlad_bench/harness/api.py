@@ -15,6 +15,7 @@ from dmrlad_bench.cards import CardError, load_agent, resolve_agent
 from dmrlad_bench.cards.external import EXTERNAL
 from dmrlad_bench.envs.cores import available_cores
 from dmrlad_bench.envs.family import TaskFamily, family
+from dmrlad_bench.envs.metaworld_workers import SimulatorEnded
 from dmrlad_bench.envs.scripted import check_scripted
 from dmrlad_bench.harness.agent import load_trained
 from dmrlad_bench.harness.collect import Environments
@@ -144,7 +145,7 @@ def evaluate(
 
     Raises:
         CardError: not a run, not an agent, no such split, or a family of other sizes.
-        RunFailed: a run's agent is a class of anyone's, and raised.
+        RunFailed: a run's agent is a class of anyone's, and raised; or a process that runs Meta-World was ended.
     """
     _check_threads(threads)
     if isinstance(agent, str | Path):
@@ -161,7 +162,7 @@ def evaluate(
                 actor, iteration = load_trained(agent)
                 sequence = config.evaluation_seed(iteration, split, deterministic)
                 return _score(actor, solved, split, sequence, threads, options)
-        except AgentFault as error:
+        except (AgentFault, SimulatorEnded) as error:
             raise RunFailed(f"{agent.folder}: {error}") from error
     missing = [name for name in NEEDED if not callable(getattr(agent, name, None))]
     if missing:

@@ -18,11 +18,12 @@ from pathlib import Path
 from dmrlad_bench.cards import CardError
 from dmrlad_bench.harness import train
 from dmrlad_bench.harness.errors import Interrupted, RunFailed
+from dmrlad_bench.harness.failures import unexpected
 from dmrlad_bench.harness.pack import packed
 from dmrlad_bench.harness.run import Run, RunConfig
+from dmrlad_bench.harness.signals import STOPPING, interrupt_on_signals
 from dmrlad_bench.reports.results import Result
 
-STOPPING = {signal.SIGINT, signal.SIGTERM}
 KINDS: dict[str, type[CardError] | type[RunFailed]] = {"bad input": CardError, "failed": RunFailed}
 Outcome = Result | CardError | RunFailed
 
@@ -66,6 +67,8 @@ def _outcome(config: RunConfig, folder: Path, options: Options, bar: bool = True
     except (CardError, RunFailed) as error:
         error.__cause__ = error.__context__ = None  # an error that is kept would keep the run that it came from
         return error.with_traceback(None)
+    except Exception as error:  # from outside of what `train_run` watches over: one run's fault must not stop the others
+        return unexpected(folder, error)
     finally:
         gc.collect()  # a recorded update refers to itself: what is left of this run would lie beside the next one's replay
 
@@ -157,15 +160,15 @@ def _stop(workers: list[_Worker]) -> Iterator[str]:
 
 def _work(config: RunConfig, folder: Path, options: Options, messages: Connection) -> None:
     """The life of a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent passes it on as SIGTERM
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupt_on_signals(ignored=frozenset({signal.SIGINT}))  # Ctrl-C reaches the whole group; the parent passes it on as SIGTERM
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     with contextlib.suppress(BrokenPipeError), messages:
         try:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
             outcome = _outcome(config, folder, options, bar=False)
         except KeyboardInterrupt as error:
-            messages.send(("interrupted", str(error) or f"interrupted: nothing is saved yet in {folder}"))
+            done = Run(folder).finished  # an interrupt between the result and here
+            messages.send(("done", "") if done else ("interrupted", str(error) or str(train.interrupted(folder, options.command))))
             return
         if isinstance(outcome, CardError):
             messages.send(("bad input", str(outcome)))
