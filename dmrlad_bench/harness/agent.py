@@ -81,15 +81,24 @@ def print_notice(text: str) -> None:
 
 
 def _newest(folder: Path) -> tuple[int, dict[str, Any]]:
-    """The newest checkpoint; a training run may replace it while it is read, and then the next one is taken."""
-    failed: int | None = None
+    """The newest checkpoint that is whole; where the newest of all is damaged, a line on standard error says so.
+
+    A training run may replace checkpoints while they are read; then those that are there now are tried.
+    """
     while True:
-        iterations = checkpoint_iterations(folder)
+        iterations, faults = checkpoint_iterations(folder), []
         if not iterations:
             raise CardError(f"{folder}: has no checkpoint")
-        try:
-            return iterations[0], load_checkpoint(folder, iterations[0])
-        except CardError:
-            if iterations[0] == failed or iterations[:1] == checkpoint_iterations(folder)[:1]:
-                raise
-            failed = iterations[0]
+        for iteration in iterations:
+            try:
+                state = load_checkpoint(folder, iteration)
+            except CardError as error:
+                faults.append(error)
+                if checkpoint_iterations(folder) != iterations:
+                    break
+            else:
+                for fault in faults:
+                    print_notice(f"{fault}; falling back to iteration {iteration}")
+                return iteration, state
+        else:
+            raise faults[0]

@@ -97,6 +97,11 @@ def save_shard(folder: Path, iteration: int, arrays: dict[str, np.ndarray]) -> s
     return _sha256(content)
 
 
+def has_shards(folder: Path, digests: dict[str, str]) -> bool:
+    """Whether every shard of the replay is there, whole or not; a finished run has deleted them."""
+    return all(_shard(folder, int(iteration)).exists() for iteration in digests)
+
+
 def load_shards(folder: Path, digests: dict[str, str]) -> Iterator[dict[str, np.ndarray]]:
     """The replay's shards in the order in which they were written; `digests` maps iterations to SHA-256."""
     for iteration in sorted(digests, key=int):

@@ -19,6 +19,7 @@ from dmrlad_bench.envs.family import TaskFamily
 from dmrlad_bench.harness.agent import fitting, make_agent, print_notice
 from dmrlad_bench.harness.checkpoint import (
     checkpoint_iterations,
+    has_shards,
     load_checkpoint,
     load_shards,
     remove_replay,
@@ -246,7 +247,8 @@ class Session:
         state = load_checkpoint(self.folder, iteration)
         with fitting(self.folder, iteration):
             position = Position(**state["position"])
-            if hasattr(self.agent, "load_replay_shards"):
+            without_replay = iteration >= self.iterations and not has_shards(self.folder, position.shards)  # its result was lost: score it
+            if hasattr(self.agent, "load_replay_shards") and not without_replay:
                 if str(iteration) in position.shards:  # the one shard that an older checkpoint can do without
                     next(load_shards(self.folder, {str(iteration): position.shards[str(iteration)]}))
                 self.agent.load_state_dict(state["agent"])
