@@ -8,8 +8,9 @@ from pydantic import Field, model_validator
 
 from dmrlad_bench.cards.reading import CardModel
 
-Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=16_384)], ...], Field(min_length=1, max_length=64)]
 MERGES_OF_A_FIXED_WINDOW = ("linear", "mlp")
+STEEPEST = 10.0  # exponent of a noise spectrum: beyond it, a series is one slow wave, and far beyond it no number
 
 
 class Inference(CardModel):
@@ -17,9 +18,9 @@ class Inference(CardModel):
 
     kind: Literal["none", "mixture_vae"] = "mixture_vae"
     encoder: Literal["shared_class", "per_transition_class", "trajectory"] = "shared_class"
-    latent_dim: int = Field(default=1, ge=1)
-    classes: int = Field(default=1, ge=1)
-    window: int = Field(default=10, ge=0, description="transitions in the context; 0 = the whole trial so far")
+    latent_dim: int = Field(default=1, ge=1, le=1_024)
+    classes: int = Field(default=1, ge=1, le=1_024)
+    window: int = Field(default=10, ge=0, le=100_000, description="transitions in the context; 0 = the whole trial so far")
     merge: Literal["mean", "softmax_of_sum", "softmax_of_product", "linear", "mlp"] = "mean"
     prior: Literal["fixed", "learned"] = "fixed"
     prior_deviation: float = Field(default=0.5, gt=0, le=50)
@@ -38,11 +39,13 @@ class Inference(CardModel):
     learning_rate_span: float = Field(
         default=1.0, gt=0, le=1, description="share of the run over which the rate falls to learning_rate_end; then beliefs are settled"
     )
-    batch_size: int = Field(default=256, ge=1)
-    segment: int = Field(default=16, ge=1, description="consecutive targets that share one encoded stretch; 1 = independent windows")
+    batch_size: int = Field(default=256, ge=1, le=1_000_000)
+    segment: int = Field(
+        default=16, ge=1, le=100_000, description="consecutive targets that share one encoded stretch; 1 = independent windows"
+    )
     validation_share: float = Field(default=0.2, gt=0, lt=1, description="share of trials held out for early stopping")
-    validation_interval: int = Field(default=50, ge=1, description="updates between validations")
-    patience: int = Field(default=500, ge=1, description="updates without improvement before stopping")
+    validation_interval: int = Field(default=50, ge=1, le=1_000_000_000, description="updates between validations")
+    patience: int = Field(default=500, ge=1, le=1_000_000_000, description="updates without improvement before stopping")
 
     @model_validator(mode="after")
     def _windowed(self) -> Inference:
@@ -59,14 +62,14 @@ class ActorCritic(CardModel):
     critic: Literal["scalar", "quantile"] = "quantile"
     hidden: Widths = (300, 300, 300)
     fractions: Literal["iqn", "fixed", "learned"] = "iqn"
-    fraction_count: int = Field(default=16, ge=1)
+    fraction_count: int = Field(default=16, ge=1, le=10_000)
     shared_fractions: bool = Field(default=False, description="one draw of fractions for the whole batch: a cheaper embedding")
-    cosines: int = Field(default=64, ge=1)
+    cosines: int = Field(default=64, ge=1, le=10_000)
     fraction_learning_rate: float = Field(default=1e-5, gt=0, description="only for fractions = 'learned'")
     risk: Literal["neutral", "cvar", "wang", "cpw", "var", "mean_std"] = "neutral"
     risk_parameter: float = 0.0
     risk_parameter_end: float | None = Field(default=None, description="linear schedule's end; none = constant")
-    risk_updates: int = Field(default=1, ge=1, description="policy updates over which the risk parameter moves")
+    risk_updates: int = Field(default=1, ge=1, le=1_000_000_000_000, description="policy updates over which the risk parameter moves")
     temperature: Literal["tuned", "fixed", "latent"] = "tuned"
     initial_temperature: float = Field(default=1.0, gt=0)
     temperature_learning_rate: float = Field(default=3e-4, gt=0)
@@ -78,7 +81,7 @@ class ActorCritic(CardModel):
     )
     learning_rate: float = Field(default=3e-4, gt=0)
     learning_rate_end: float | None = Field(default=None, gt=0, description="linear schedule's end, over the run; none = constant")
-    batch_size: int = Field(default=256, ge=1)
+    batch_size: int = Field(default=256, ge=1, le=1_000_000)
     belief_input: Literal["mean", "mean_and_deviation"] = Field(default="mean", description="what of the belief policy and critics see")
     bootstrap_belief: Literal["held", "next"] = Field(default="held", description="belief in the bootstrap state")
 
@@ -99,26 +102,32 @@ class ActorCritic(CardModel):
 class Pearl(CardModel):
     """A probabilistic context that the critic trains (PEARL, arXiv 1903.08254); `actor_critic.batch_size` transitions a task."""
 
-    latent_dim: int = Field(default=5, ge=1)
+    latent_dim: int = Field(default=5, ge=1, le=1_024)
     encoder_hidden: Widths = (300, 300, 300)
     next_observation: bool = Field(default=False, description="context transitions are (o, a, r, o'), not (o, a, r)")
-    context_batch: int = Field(default=100, ge=1, description="transitions in a training context")
-    recent_trials: int = Field(default=4, ge=1, description="newest stored trials of a task, copies included, that contexts are drawn from")
-    meta_batch: int = Field(default=16, ge=1, description="tasks in an update")
+    context_batch: int = Field(default=100, ge=1, le=1_000_000, description="transitions in a training context")
+    recent_trials: int = Field(
+        default=4, ge=1, le=1_000_000, description="newest stored trials of a task, copies included, that contexts are drawn from"
+    )
+    meta_batch: int = Field(default=16, ge=1, le=10_000, description="tasks in an update")
     kl_weight: float = Field(default=0.1, ge=0, description="lambda, of the divergence from N(0, I) summed over the tasks of an update")
     learning_rate: float = Field(default=3e-4, gt=0, description="the encoder's")
     reward_scale: float = Field(default=5.0, gt=0, description="multiplies the rewards that policy and critics learn from")
-    prior_episodes: int = Field(default=1, ge=0, description="first episodes of a training trial that act on draws from the prior")
-    exploration_episodes: int = Field(default=2, ge=0, description="the same at test time")
+    prior_episodes: int = Field(
+        default=1, ge=0, le=1_000_000, description="first episodes of a training trial that act on draws from the prior"
+    )
+    exploration_episodes: int = Field(default=2, ge=0, le=1_000_000, description="the same at test time")
 
 
 class Recurrent(CardModel):
     """Memory of the recurrent actor-critic (RL2, arXiv 1611.02779; off-policy as in arXiv 2110.05038)."""
 
-    embedding: int = Field(default=64, ge=1, description="width of the layer that a step passes on its way into the GRU")
-    width: int = Field(default=128, ge=1, description="entries of the GRU's hidden state")
-    sequence: int = Field(default=0, ge=0, description="consecutive steps that a training sequence has; 0 = the whole trial")
-    burn_in: int = Field(default=0, ge=0, description="steps before a sequence that only bring the memory up to its beginning")
+    embedding: int = Field(default=64, ge=1, le=16_384, description="width of the layer that a step passes on its way into the GRU")
+    width: int = Field(default=128, ge=1, le=16_384, description="entries of the GRU's hidden state")
+    sequence: int = Field(default=0, ge=0, le=1_000_000, description="consecutive steps that a training sequence has; 0 = the whole trial")
+    burn_in: int = Field(
+        default=0, ge=0, le=1_000_000, description="steps before a sequence that only bring the memory up to its beginning"
+    )
     bootstrap: Literal["trial", "episode"] = Field(
         default="trial", description="what follows an episode's last step: the trial's next episode, or the same episode going on"
     )
@@ -142,21 +151,23 @@ class Relabel(CardModel):
     draw: Literal["sample", "greedy"] = "sample"
     temperature: float = Field(default=1.0, gt=0, description="of the draw, in units of return; log Z is taken at the same temperature")
     context: Literal["window", "trajectory"] = "trajectory"
-    utility_batch: int = Field(default=256, ge=1, description="start observations a utility is averaged over")
+    utility_batch: int = Field(default=256, ge=1, le=1_000_000, description="start observations a utility is averaged over")
     utility_fractions: int | None = Field(
         default=None,
         ge=1,
+        le=1_000,
         description="fractions of the Gauss-Legendre rule by which utilities average quantile critics; none = the critics' own draws",
     )
-    normaliser_trials: int = Field(default=20, ge=1, description="M, trials that log Z of a task is estimated from")
+    normaliser_trials: int = Field(default=20, ge=1, le=1_000_000, description="M, trials that log Z of a task is estimated from")
     normaliser: Literal["stored", "collected"] = Field(
         default="stored",
         description="whose utilities log Z of a task averages: of trials stored under it, or of any as they were collected",
     )
-    copies: int = Field(default=1, ge=1, description="relabelled copies of every collected trial")
+    copies: int = Field(default=1, ge=1, le=10_000, description="relabelled copies of every collected trial")
     copies_by_gain: int = Field(
         default=0,
         ge=0,
+        le=10_000,
         description="hfr: how many of the copies go, instead, to tasks by what their best trial gains over the mean one",
     )
     crossed_share: float = Field(
@@ -172,7 +183,7 @@ class Relabel(CardModel):
         le=1,
         description="hindsight, hfr: share of the reconstructed steps that are other trials', under the task of the context's trial",
     )
-    revisited: int = Field(default=0, ge=0, description="trials of earlier iterations that each iteration relabels once more")
+    revisited: int = Field(default=0, ge=0, le=1_000_000, description="trials of earlier iterations that each iteration relabels once more")
 
     @property
     def judges_steps(self) -> bool:
@@ -190,13 +201,16 @@ class Exploration(CardModel):
     """Where training data come from, beyond the stochastic policy."""
 
     initial: Literal["policy", "coloured"] = Field(default="coloured", description="actions of the initial iterations")
-    initial_iterations: int = Field(default=1, ge=1, description="iterations that visit every training task")
-    colour_low: float = Field(default=0.0, ge=0, description="lowest exponent of the noise's power spectrum (0 = white)")
-    colour_high: float = Field(default=2.0, ge=0, description="highest exponent (2 = Brownian)")
+    initial_iterations: int = Field(default=1, ge=1, le=1_000_000_000, description="iterations that visit every training task")
+    colour_low: float = Field(default=0.0, ge=0, le=STEEPEST, description="lowest exponent of the noise's power spectrum (0 = white)")
+    colour_high: float = Field(default=2.0, ge=0, le=STEEPEST, description="highest exponent (2 = Brownian)")
     constant_share: float = Field(default=0.0, ge=0, le=1, description="share of noise-driven episodes with one direction throughout")
     coloured_share: float = Field(default=0.0, ge=0, le=1, description="share of later trials that coloured noise drives")
     policy_colour: float = Field(
-        default=0.0, ge=0, description="exponent of the noise that training actions are drawn from the policy with (0 = white, 1 = pink)"
+        default=0.0,
+        ge=0,
+        le=STEEPEST,
+        description="exponent of the noise that training actions are drawn from the policy with (0 = white, 1 = pink)",
     )
     sampled_share: float = Field(
         default=0.0, ge=0, le=1, description="share of training trials that act on a draw from the current belief (at first the prior)"
@@ -204,13 +218,16 @@ class Exploration(CardModel):
     stored_share: float = Field(
         default=0.0, ge=0, le=1, description="share that act on the final belief of the best stored trial of a random task"
     )
-    resample_interval: int = Field(default=0, ge=0, description="steps a sampled belief is held; 0 = the episode")
+    resample_interval: int = Field(default=0, ge=0, le=1_000_000_000, description="steps a sampled belief is held; 0 = the episode")
     test_episodes: int = Field(
         default=0,
         ge=0,
+        le=1_000_000,
         description="first episodes of a scored trial that act on hypotheses: final beliefs of the best stored trials of training tasks",
     )
-    test_interval: int = Field(default=0, ge=0, description="steps a hypothesis is held in such an episode; 0 = the episode")
+    test_interval: int = Field(
+        default=0, ge=0, le=1_000_000_000, description="steps a hypothesis is held in such an episode; 0 = the episode"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Exploration:
@@ -224,19 +241,23 @@ class Exploration(CardModel):
 class Schedule(CardModel):
     """How much of everything: one training iteration is collect, store, reconstruct, re-infer, improve, evaluate."""
 
-    iterations: int = Field(default=501, ge=1)
-    tasks_per_iteration: int = Field(default=10, ge=1)
-    trials_per_task: int = Field(default=1, ge=1)
+    iterations: int = Field(default=501, ge=1, le=1_000_000_000)
+    tasks_per_iteration: int = Field(default=10, ge=1, le=1_000_000)
+    trials_per_task: int = Field(default=1, ge=1, le=1_000_000)
     episodes_per_trial: int | None = Field(
-        default=None, ge=1, description="consecutive episodes in one task that make a training trial; none = the family's"
+        default=None, ge=1, le=10_000, description="consecutive episodes in one task that make a training trial; none = the family's"
     )
     initial_tasks: int = Field(
-        default=0, ge=0, description="training tasks that an initial iteration visits, spread evenly over the split; 0 = all"
+        default=0, ge=0, le=1_000_000, description="training tasks that an initial iteration visits, spread evenly over the split; 0 = all"
     )
-    initial_steps_per_task: int = Field(default=100, ge=1, description="least steps of every visited task in each initial iteration")
-    reconstruction_updates: int = Field(default=5000, ge=0)
-    policy_updates: int = Field(default=2000, ge=0)
-    evaluation_interval: int = Field(default=10, ge=1, description="iterations between evaluations")
-    evaluation_tasks: int = Field(default=0, ge=0, description="tasks a split in evaluations while training; 0 = all")
-    final_tasks: int = Field(default=0, ge=0, description="tasks a split in the final scores; 0 = all, as a published entry needs")
-    replay_trials: int = Field(default=20_000, ge=1, description="capacity of the replay, in trials; copies count")
+    initial_steps_per_task: int = Field(
+        default=100, ge=1, le=1_000_000_000, description="least steps of every visited task in each initial iteration"
+    )
+    reconstruction_updates: int = Field(default=5000, ge=0, le=1_000_000_000)
+    policy_updates: int = Field(default=2000, ge=0, le=1_000_000_000)
+    evaluation_interval: int = Field(default=10, ge=1, le=1_000_000_000, description="iterations between evaluations")
+    evaluation_tasks: int = Field(default=0, ge=0, le=1_000_000, description="tasks a split in evaluations while training; 0 = all")
+    final_tasks: int = Field(
+        default=0, ge=0, le=1_000_000, description="tasks a split in the final scores; 0 = all, as a published entry needs"
+    )
+    replay_trials: int = Field(default=20_000, ge=1, le=1_000_000_000, description="capacity of the replay, in trials; copies count")

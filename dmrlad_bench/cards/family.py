@@ -119,13 +119,13 @@ class FamilyCard(CardModel):
     description: str
     source: str
     body: str
-    horizon: int = Field(ge=1, description="steps until truncation")
+    horizon: int = Field(ge=1, le=1_000_000, description="steps until truncation")
     observation_extras: tuple[Literal["x_position", "planar_position"], ...] = ()
     goal: Goal
     reward: Reward
     success: Literal["any", "final", "fraction"]
     reconstruction_dims: int = Field(ge=0, description="how many leading observation entries task inference reconstructs")
-    episodes_per_trial: Annotated[int, Field(ge=1)] = 1
+    episodes_per_trial: Annotated[int, Field(ge=1, le=10_000)] = 1
     terminates: bool = Field(default=True, description="whether an episode ends where the body says so, as when it fell")
     changes: Changes | None = Field(default=None, description="non-stationary families: when the task changes inside an episode")
     tasks: Tasks

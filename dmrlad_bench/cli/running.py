@@ -48,7 +48,8 @@ def run(
     if pack and jobs > 1:
         raise CardError(f"pack: all runs share one process, so jobs must be 1, got {jobs}")
     _check_names(agent, env, budget)
-    from dmrlad_bench.harness.api import plan
+    from dmrlad_bench.harness.api import needed_memory, plan
+    from dmrlad_bench.harness.memory_estimate import check_together
     from dmrlad_bench.harness.run import Run, check_folder
 
     matrix = list(itertools.product(agent, env, seed))
@@ -66,6 +67,8 @@ def run(
         if taken and not quiet:
             print(f"{folder}: finished before, taken as it is", file=sys.stderr)
         plans[folder] = config
+    if pack or jobs > 1:
+        check_together([needed_memory(config) for config in plans.values()], 0 if pack else jobs, next(iter(plans.values())).device)
 
     from dmrlad_bench.harness.log import reconstruction_updates
     from dmrlad_bench.harness.matrix import Options, train_all  # seconds of imports, paid once everything is known to be right

@@ -31,20 +31,20 @@ def _quotas(mount: Path, membership: Path) -> list[float]:
     group, and what lies on the way to the missing path says nothing.
     """
     own = {"": "", "cpu": ""}
-    for line in _lines(membership):
+    for line in lines_of(membership):
         _, controllers, path = (*line.split(":", 2), "", "")[:3]
         if controllers == "" or "cpu" in controllers.split(","):
             own["cpu" if controllers else ""] = path.strip("/")
     limits = []
-    for group in _upwards(mount, own[""]):
-        limits.append(_ratio(_lines(group / "cpu.max")))
+    for group in groups_upwards(mount, own[""]):
+        limits.append(_ratio(lines_of(group / "cpu.max")))
     for version_1 in (mount / "cpu", mount / "cpu,cpuacct"):
-        for group in _upwards(version_1, own["cpu"]):
-            limits.append(_ratio(_lines(group / "cpu.cfs_quota_us") + _lines(group / "cpu.cfs_period_us")))
+        for group in groups_upwards(version_1, own["cpu"]):
+            limits.append(_ratio(lines_of(group / "cpu.cfs_quota_us") + lines_of(group / "cpu.cfs_period_us")))
     return limits
 
 
-def _upwards(root: Path, path: str) -> list[Path]:
+def groups_upwards(root: Path, path: str) -> list[Path]:
     """The folder `path` below `root` and every one above it, `root` included."""
     parts = [part for part in path.split("/") if part not in ("", "..")]
     return [root.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1)]
@@ -59,7 +59,8 @@ def _ratio(lines: list[str]) -> float:
     return quota / period if quota > 0 and period > 0 else math.inf
 
 
-def _lines(path: Path) -> list[str]:
+def lines_of(path: Path) -> list[str]:
+    """The lines of a file; none where it cannot be read."""
     try:
         return path.read_text().splitlines()
     except OSError:

@@ -22,7 +22,9 @@ from dmrlad_bench.harness.collect import Environments
 from dmrlad_bench.harness.errors import RunFailed
 from dmrlad_bench.harness.evaluate import EPISODES, score
 from dmrlad_bench.harness.machine import torch_settings
-from dmrlad_bench.harness.run import CONFIG_FILE, Run, RunConfig, read_config, resolve_device, run_name
+from dmrlad_bench.harness.memory_estimate import check_memory
+from dmrlad_bench.harness.replay_demand import Sizes, check_replay
+from dmrlad_bench.harness.run import CONFIG_FILE, MOST_THREADS, Run, RunConfig, read_config, resolve_device, run_name
 from dmrlad_bench.harness.train import train_run
 from dmrlad_bench.reports.scores import TrialScores
 
@@ -77,7 +79,26 @@ def plan(
         agent=config,
         family=solved.card,
     )
+    needed_memory(resolved, solved)
     return resolved, folder
+
+
+def needed_memory(config: RunConfig, solved: TaskFamily | None = None) -> int:
+    """Bytes that a run needs at least; raises `CardError` where its replay is too small for an iteration, or this machine for the run."""
+    solved = TaskFamily(config.family) if solved is None else solved
+    sizes = Sizes(
+        observation_dim=solved.observation_dim + (solved.task_dim if config.agent.task_observable else 0),
+        action_dim=solved.action_dim,
+        outcome_dim=solved.outcome_dim,
+        horizon=solved.horizon,
+        episodes=config.agent.schedule.episodes_per_trial or solved.episodes_per_trial,
+        tasks=len(solved.tasks("train")),
+        widest=solved.widest,
+        relabelable=solved.relabelable,
+        changing=solved.tasks_change,
+    )
+    check_replay(config.agent, sizes)
+    return check_memory(config.agent, sizes, config.device)
 
 
 def train(
@@ -183,8 +204,8 @@ def _score(
 
 
 def _check_threads(threads: int | None) -> None:
-    if threads is not None and threads < 1:
-        raise CardError(f"threads: expected at least 1, got {threads}")
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise CardError(f"threads: expected {'at least 1' if threads < 1 else f'at most {MOST_THREADS}'}, got {threads}")
 
 
 def _family(env: str | Path | TaskFamily) -> TaskFamily:

@@ -14,6 +14,7 @@ from dmrlad_bench.reports.scores import TrialScores
 
 SPLITS = ("test", "train", "ood")
 EPISODES = 3
+MOST_EPISODES = 10_000
 
 
 def reference_of(family: TaskFamily) -> tuple[float, float] | None:
@@ -60,8 +61,8 @@ def score(
     known = splits_of(family)
     if split not in known:
         raise CardError(f"family {family.id} has no split {split!r}{nearest(split, known)}; accepted: {', '.join(known)}")
-    if episodes < 1:
-        raise CardError(f"episodes: expected at least 1, got {episodes}")
+    if not 1 <= episodes <= MOST_EPISODES:
+        raise CardError(f"episodes: expected {'at least 1' if episodes < 1 else f'at most {MOST_EPISODES}'}, got {episodes}")
     environment_seed, agent_seed = seed.spawn(2)
     actor: Any = agent.fork(agent_seed) if hasattr(agent, "fork") else agent  # pyright: ignore[reportAttributeAccessIssue]
     task_index = spread(tasks, len(family.tasks(split)))

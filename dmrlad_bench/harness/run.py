@@ -24,6 +24,7 @@ CONFIG_FILE = "config.toml"
 LOCK_FILE = "run.lock"
 MADE_BEFORE_CONFIG = {LOCK_FILE, CONFIG_FILE + PARTIAL}  # what a run killed at its very start leaves
 DEVICES = ("auto", "cpu", "cuda")
+MOST_THREADS = 1024
 PARTS = ("environment", "agent", "evaluation", "tasks")
 
 
@@ -34,7 +35,7 @@ class RunConfig(CardModel):
     budget: str
     seed: int = Field(ge=0)
     device: Literal["cpu", "cuda"]
-    threads: int = Field(ge=1, description="threads of torch and of the simulation")
+    threads: int = Field(ge=1, le=MOST_THREADS, description="threads of torch and of the simulation")
     agent: AgentConfig
     family: FamilyCard
 
