@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import NoReturn
 
@@ -11,7 +10,7 @@ from typer.exceptions import TyperException
 
 from dmrlad_bench.cards import CardError
 from dmrlad_bench.cli import cards, machine, reports, running
-from dmrlad_bench.cli.output import PROGRAM, fail
+from dmrlad_bench.cli.output import PROGRAM, fail, give_up_output, open_outputs
 from dmrlad_bench.harness.errors import RunFailed
 
 COMMANDS = (
@@ -32,6 +31,7 @@ def _program() -> None:
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the program: 0 done, 1 a run failed, 2 bad input, 130 interrupted."""
     try:
+        open_outputs()
         code = app(arguments, prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()
     except CardError as error:
@@ -44,8 +44,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):
         code = fail("interrupted", 130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output left; nothing to say to them
+        give_up_output()  # whoever read our output left; nothing to say to them
         code = 0
     except OSError as error:
+        give_up_output()
         code = fail(f"{error.filename or 'output'}: {error.strerror or error}", 1)
     sys.exit(code or 0)

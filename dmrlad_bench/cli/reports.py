@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dmrlad_bench.cards import CardError, load_family, register_folder
-from dmrlad_bench.cli.output import fail, table_console
+from dmrlad_bench.cli.output import fail, table_console, write_text
 
 if TYPE_CHECKING:
     from dmrlad_bench.reports.formats import ReportTable
@@ -54,7 +53,7 @@ def compare(
     if form == "table":
         _show(comparison_tables(comparison))
     else:
-        sys.stdout.write(comparison.table(form))
+        write_text(comparison.table(form))
 
 
 def plot(
@@ -137,7 +136,7 @@ def leaderboard(
         if form == "table" and entries:
             _show(leaderboard_tables(entries))
         else:
-            sys.stdout.write(leaderboard_text(entries, form) if entries else "no entries yet\n")
+            write_text(leaderboard_text(entries, form) if entries else "no entries yet\n")
 
 
 def reference(
@@ -203,4 +202,4 @@ def _show(tables: Sequence[ReportTable]) -> None:
     if console.is_terminal:
         console.print(rich_tables(tables))
     else:
-        sys.stdout.write(plain(tables))
+        write_text(plain(tables))

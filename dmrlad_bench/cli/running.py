@@ -12,7 +12,7 @@ import typer
 
 from dmrlad_bench.cards import CardError, load_agent, load_family, resolve_agent
 from dmrlad_bench.cli.options import DEFAULT_ENV, THREADS, Budget, Envs, Overrides, import_from_here, whole_number
-from dmrlad_bench.cli.output import PROGRAM, fail, table_console
+from dmrlad_bench.cli.output import PROGRAM, Shown, fail, table_console
 from dmrlad_bench.harness.errors import RunFailed
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def run(
     from dmrlad_bench.reports.tables import phases_table, result_table, runs_table
 
     interrupt_on_signals()
-    console = table_console()
+    shown = Shown()
     results: dict[Path, Result] = {}
     failures: list[CardError | RunFailed] = []
     try:
@@ -85,18 +85,21 @@ def run(
                 failures.append(outcome)
                 continue
             results[folder] = outcome
-            console.print(result_table(outcome))
+            shown.print(result_table(outcome))
             if profile:
-                console.print(phases_table(outcome, reconstruction_updates(folder)))
-            console.print(f"run folder: {folder}", soft_wrap=True)
+                shown.print(phases_table(outcome, reconstruction_updates(folder)))
+            shown.print(f"run folder: {folder}", soft_wrap=True)
     except KeyboardInterrupt as error:  # here, for typer swallows what is left of an interrupt outside of its commands
         _report(failures)
         for line in (str(error) or "interrupted").splitlines():
             fail(line, 130)
         raise typer.Exit(130) from None
     if len(plans) > 1 and results:
-        console.print(runs_table([results[folder] for folder in plans if folder in results]))
-    raise typer.Exit(_report(failures))
+        shown.print(runs_table([results[folder] for folder in plans if folder in results]))
+    code = _report(failures)
+    if not code:
+        shown.finish()
+    raise typer.Exit(code)
 
 
 def evaluate(

@@ -53,6 +53,8 @@ def plan(
     Raises:
         CardError: unknown agent, family, budget, device or key; a bad value.
     """
+    for name, path in {"agent": agent, "env": env, "out": out}.items():
+        _check_text(name, path)
     solved = family(env)
     card = load_agent(agent)
     config = complete(resolve_agent(card, solved.name, budget, tuple(overrides)))
@@ -201,6 +203,14 @@ def _score(
         return score(environments, agent, split, sequence, **options)
     finally:
         environments.close()
+
+
+def _check_text(name: str, path: str | Path | None) -> None:
+    """A path is recorded in the result, which is UTF-8."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise CardError(f"{name}: {os.fsencode(str(path))!r} is not UTF-8; results, which record it, are") from None
 
 
 def _check_threads(threads: int | None) -> None:

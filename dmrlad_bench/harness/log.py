@@ -137,7 +137,7 @@ class RunLog:
         self.table = Table(folder / PROGRESS_FILE, iteration)
         self.events = Events(folder, steps + 1 if iteration or any(folder.glob("events.out.tfevents.*")) else None)
         self.title, self.iterations = title, iterations
-        self.console = Console(stderr=True, highlight=False)
+        self.console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self.quiet = quiet
         self._recent: deque[tuple[float, int, int]] = deque([(time.monotonic(), iteration, steps)], maxlen=RECENT + 1)
         self._last_line = float("-inf")
@@ -145,12 +145,12 @@ class RunLog:
         if bar and not quiet and self.console.is_terminal:
             columns = (
                 SpinnerColumn(),
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=20),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
             )
-            self._bar = Progress(*columns, TextColumn("{task.fields[state]}"), console=self.console, transient=False)
+            self._bar = Progress(*columns, TextColumn("{task.fields[state]}", markup=False), console=self.console, transient=False)
             self._task = self._bar.add_task(title, total=iterations, completed=iteration, state="")
 
     def __enter__(self) -> RunLog:

@@ -76,7 +76,7 @@ def rich_tables(tables: Sequence[ReportTable]) -> Group:
 def plain(tables: Sequence[ReportTable]) -> str:
     """The console's tables as text, as wide as they need to be."""
     text = io.StringIO()
-    Console(file=text, width=1000, highlight=False, no_color=True).print(rich_tables(tables))
+    Console(file=text, width=1000, highlight=False, no_color=True, markup=False, emoji=False).print(rich_tables(tables))
     return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
 
 
