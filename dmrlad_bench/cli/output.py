@@ -94,6 +94,8 @@ class Shown:
                 self._fault = error
 
     def finish(self) -> None:
-        """Raises what printing raised."""
-        if self._fault is not None:
+        """Raises what printing raised; a reader that left has missed nothing that it wanted."""
+        if isinstance(self._fault, BrokenPipeError):
+            give_up_output()
+        elif self._fault is not None:
             raise self._fault
