@@ -193,7 +193,7 @@ def test_a_fork_between_reset_and_the_first_state(two_tasks: TaskFamily) -> None
 def test_a_simulator_that_ended_otherwise_says_how(two_tasks: TaskFamily) -> None:
     environment = two_tasks.make_vec(2, threads=2)
     environment.reset(seed=0)
-    workers = environment._episodes._simulators
+    workers: Any = environment._episodes._simulators  # pyright: ignore
     workers._processes[0].send_signal(signal.SIGQUIT)
     with pytest.raises(SimulatorEnded, match="a simulator process was ended by SIGQUIT"):
         for _ in range(3):

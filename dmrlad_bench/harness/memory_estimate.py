@@ -154,15 +154,16 @@ def _inference(agent: AgentConfig, sizes: Sizes) -> int:
 
 def _policy(agent: AgentConfig, sizes: Sizes) -> int:
     config, state = agent.actor_critic, _state(agent, sizes)
+    hidden: Sequence[int] = config.hidden
     rows = config.batch_size
     if agent.pearl is not None:
         rows *= min(agent.pearl.meta_batch, sizes.tasks)
     if agent.recurrent is not None:
         rows *= min(agent.recurrent.sequence or sizes.steps, sizes.steps)
-    each = 2 * state + 2 * sum(config.hidden)
+    each = 2 * state + 2 * sum(hidden)
     if config.critic == "quantile":
-        width = config.hidden[-2] if len(config.hidden) > 1 else state
-        each += config.fraction_count * (4 * width + 3 * config.hidden[-1])  # four results of the embedding, three of the merged layer
+        width = hidden[-2] if len(hidden) > 1 else state
+        each += config.fraction_count * (4 * width + 3 * hidden[-1])  # four results of the embedding, three of the merged layer
     return FLOAT * TWINS * rows * each
 
 
@@ -204,7 +205,9 @@ def _each_at_its_default(agent: AgentConfig) -> Iterator[tuple[str, str, Any, Ag
     """Every whole number, or list of them, that is not what it is by default: section, key, value, and the agent with the default."""
     for section in SECTIONS:
         given = getattr(agent, section)
-        for key, field in type(given).model_fields.items() if given is not None else ():
+        if given is None:
+            continue
+        for key, field in type(given).model_fields.items():
             value = getattr(given, key)
             if value != field.default and isinstance(value, int | tuple) and not isinstance(value, bool):
                 yield section, key, value, agent.model_copy(update={section: given.model_copy(update={key: field.default})})
