@@ -156,7 +156,7 @@ def test_a_forked_process_steps_and_closes_environments_of_its_parent(name: str,
     family = two_tasks if name == "ML1Reach" else TaskFamily(load_family(name))
     environment = family.make_vec(2, threads=2)
     environment.reset(seed=0)
-    actions = np.random.default_rng(0).uniform(-1, 1, (3, *environment.action_space.shape))
+    actions = np.random.default_rng(0).uniform(-1, 1, (3, 2, family.action_dim))
     environment.step(actions[0])
     receiving, sending = os.pipe()
     child = os.fork()

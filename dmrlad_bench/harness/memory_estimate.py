@@ -154,7 +154,7 @@ def _inference(agent: AgentConfig, sizes: Sizes) -> int:
 
 def _policy(agent: AgentConfig, sizes: Sizes) -> int:
     config, state = agent.actor_critic, _state(agent, sizes)
-    hidden: Sequence[int] = config.hidden
+    hidden = list(config.hidden)
     rows = config.batch_size
     if agent.pearl is not None:
         rows *= min(agent.pearl.meta_batch, sizes.tasks)
