@@ -10,7 +10,9 @@ from pathlib import Path
 
 from dmrlad_bench.agents.external import AgentFault
 from dmrlad_bench.agents.interface import Diverged
-from dmrlad_bench.harness.checkpoint import remove_leftovers, remove_replay, write_atomic
+from dmrlad_bench.cards.foreign import described
+from dmrlad_bench.cards.writing import write_atomic
+from dmrlad_bench.harness.checkpoint import remove_leftovers, remove_replay
 from dmrlad_bench.harness.errors import Interrupted, RunFailed
 from dmrlad_bench.harness.machine import torch_settings
 from dmrlad_bench.harness.run import Run, RunConfig, check_folder, locked, settle
@@ -79,10 +81,15 @@ def _disk_failures(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _agent_faults(folder: Path) -> Iterator[None]:
-    """What an agent of anyone's does wrong fails the run in one line; the whole traceback goes to a file of the run folder."""
+    """What code of anyone's does wrong fails the run in one line; the whole traceback goes to a file of the run folder.
+
+    An agent's exceptions are `AgentFault`s. A body that ends the program (`sys.exit`) would end it as if all were done.
+    """
     try:
         yield
-    except AgentFault as error:
+    except (AgentFault, SystemExit, GeneratorExit) as error:
         path = folder / ERROR_FILE
-        write_atomic(path, "".join(traceback.format_exception(error.__cause__ or error)).encode())
-        raise RunFailed(f"{folder}: stopped: {error}; traceback: {path}") from error
+        raised = error.__cause__ or error if isinstance(error, AgentFault) else error
+        write_atomic(path, "".join(traceback.format_exception(raised)).encode(errors="backslashreplace"))
+        what = error if isinstance(error, AgentFault) else described(error)
+        raise RunFailed(f"{folder}: stopped: {what}; traceback: {path}") from error
