@@ -70,7 +70,7 @@ def _row(columns: list[str], line: str) -> Row | None:
 
 def _cells(line: str) -> list[str] | None:
     try:
-        return next(csv.reader([line]), None)
+        return next(csv.reader([line], strict=True), None)
     except csv.Error:
         return None
 

@@ -58,6 +58,19 @@ class Position:
     curve: list[dict[str, Any]] = field(default_factory=list)
     shards: dict[str, str] = field(default_factory=dict)
 
+    def check(self, iteration: int) -> None:
+        """Raises `TypeError` or `ValueError` where this is none that the checkpoint of an iteration holds, as after an edit by hand."""
+        for name, value in vars(Position([])).items():
+            if type(found := getattr(self, name)) is not type(value):
+                raise TypeError(f"position: {name} is a {type(found).__name__}")
+        for point in self.curve:
+            CurvePoint.model_validate(point)
+        for phase, seconds in self.phases.items():
+            if type(seconds) is not float:
+                raise TypeError(f"position: the seconds of {phase!r} are a {type(seconds).__name__}")
+        if self.iteration != iteration:
+            raise ValueError(f"position: it is that of iteration {self.iteration}")
+
 
 class Session:
     """One sitting of a run: from its start, or from a checkpoint, to its end."""
@@ -253,6 +266,7 @@ class Session:
         state = load_checkpoint(self.folder, iteration)
         with fitting(self.folder, iteration):
             position = Position(**state["position"])
+            position.check(iteration)
             if hasattr(self.agent, "load_replay_shards"):
                 if str(iteration) in position.shards:  # the one shard that an older checkpoint can do without
                     next(load_shards(self.folder, {str(iteration): position.shards[str(iteration)]}))
