@@ -16,7 +16,7 @@ from counting_runs import planned
 from dmrlad_bench.agents.interface import Problem, Transition, Trials
 from dmrlad_bench.envs.family import family
 from dmrlad_bench.harness.agent import make_agent
-from dmrlad_bench.harness.api import evaluate
+from dmrlad_bench.harness.api import evaluate, train
 from dmrlad_bench.harness.collect import Environments, roll_out
 from dmrlad_bench.harness.session import Session
 
@@ -235,3 +235,75 @@ def test_a_watched_agent_keeps_no_hold_on_its_action() -> None:
     action = watched.act(np.zeros((2, 2)), True)
     given[...] = np.nan
     assert (action == 0).all()
+
+
+ANYONES = """
+import numpy as np
+
+class Honest:
+    def __init__(self, problem, seed):
+        self.problem, self.generator, self.learnt = problem, np.random.default_rng(seed), 0
+        self.goal = problem.train_tasks.mean(axis=0).copy()
+
+    def begin_trial(self, num_envs):
+        self.num_envs = num_envs
+
+    def act(self, observation, deterministic):
+        self.action = np.tanh(self.goal - observation) + 0.1 * self.learnt
+        return self.action
+
+    def observe(self, transition):
+        pass
+
+    def learn(self, trials):
+        self.learnt += float(trials.reward.mean() > -1)
+        return {"reward": trials.reward.mean()}
+
+    def fork(self, seed):
+        return self
+
+    def state_dict(self):
+        return {"learnt": self.learnt}
+
+    def load_state_dict(self, state):
+        self.learnt = state["learnt"]
+
+def spoil(array):
+    while isinstance(array, np.ndarray):
+        array.setflags(write=True)
+        array[...] = 1
+        array = array.base
+
+class Spoiling(Honest):
+    def __init__(self, problem, seed):
+        super().__init__(problem, seed)
+        spoil(problem.train_tasks)
+        problem.reward.__self__.judge = problem.reward.__self__.success = None
+
+    def act(self, observation, deterministic):
+        action = super().act(observation, deterministic)
+        spoil(observation)
+        return action
+
+    def observe(self, transition):
+        spoil(self.action)
+        for array in vars(transition).values():
+            spoil(array)
+
+    def learn(self, trials):
+        metrics = super().learn(trials)
+        for array in vars(trials).values():
+            spoil(array)
+        return metrics
+"""
+
+
+def test_a_whole_run_of_a_spoiling_agent_is_that_of_an_honest_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "spoiling_agents.py").write_text(ANYONES)
+    monkeypatch.syspath_prepend(tmp_path)
+    options: dict[str, Any] = {"budget": "smoke", "device": "cpu", "threads": 1, "quiet": True, "out": tmp_path}
+    honest, spoiling = (train(f"spoiling_agents:{name}", "PointGoal", **options).result for name in ("Honest", "Spoiling"))
+    assert spoiling.final == honest.final
+    assert spoiling.environment_steps == honest.environment_steps
+    assert [point.scores for point in spoiling.curve] == [point.scores for point in honest.curve]
+    assert honest.final[0].returns[0][0] < -1
