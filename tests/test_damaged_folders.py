@@ -47,15 +47,23 @@ def test_when_no_checkpoint_is_whole_the_run_stops_with_its_name(
         run(tmp_path, resume=True)
 
 
-def test_a_progress_table_that_was_changed_is_named(
-    tmp_path: Path, counting: Callable[..., list[CountingAgent]], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("content", [b"\xff\xfe;\n", b"a;b\n1;2\n", b"iteration\nfirst\n"])
+def test_a_progress_table_that_is_none_is_named_and_kept(
+    tmp_path: Path,
+    counting: Callable[..., list[CountingAgent]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    content: bytes,
 ) -> None:
     counting()
-    folder = stopped_before_the_end(tmp_path, monkeypatch)
-    for content in (b"\xff\xfe;\n", b"a;b\n1;2\n", b"iteration\nfirst\n"):
-        (folder / "progress.csv").write_bytes(content)
-        with pytest.raises(CardError, match=r"progress\.csv: not the table that a run writes"):
-            run(tmp_path, resume=True)
+    whole, folder = run(tmp_path / "whole").folder, stopped_before_the_end(tmp_path / "cut", monkeypatch)
+    (folder / "progress.csv").write_bytes(content)
+    capsys.readouterr()
+    assert timeless(run(tmp_path / "cut", resume=True).folder) == timeless(whole)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{folder / 'progress.csv'}: cannot read line")
+    assert "has no row of iterations 1, 2, 3; the file is kept as progress.csv.damaged" in line
+    assert (folder / "progress.csv.damaged").read_bytes() == content
 
 
 def test_a_checkpoint_of_another_shape_is_named(

@@ -94,7 +94,7 @@ def test_the_documented_example(tmp_path: Path, module: Any, capsys: pytest.Capt
     assert (config["algorithm"], config["import_path"]) == ("external", "my_agent:MyAgent")
     assert set(config) == {"name", "algorithm", "import_path", "task_observable", "description", "exploration", "schedule"}
     monkeypatch.chdir(tmp_path)
-    again = shown(capsys, "evaluate", "runs/PointGoal/my-agent--smoke--seed0")
+    again = shown(capsys, "evaluate", "runs/PointGoal/my-agent--smoke--seed0", "--trust-code")
     for mean in returns:
         assert f" {mean:.2f} " in again
     whole = timeless(folder)
@@ -200,7 +200,7 @@ def test_a_learner_that_cannot_be_saved_starts_again(
     assert timeless(resumed.folder) == timeless(whole.folder)
     np.testing.assert_array_equal(resumed.result.scores("train").returns, whole.result.scores("train").returns)
     with pytest.raises(CardError, match="what it learnt was not saved"):
-        dmrlad_bench.evaluate(whole)
+        dmrlad_bench.evaluate(whole, trust_code=True)
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ import pytest
 from counting_agent import CountingAgent
 from counting_runs import planned, run
 
+from dmrlad_bench.cards.foreign import LONGEST_MESSAGE, described
 from dmrlad_bench.cli import main
 from dmrlad_bench.harness import train
 from dmrlad_bench.harness.errors import RunFailed
-from dmrlad_bench.harness.failures import LONGEST_TEXT, one_line
 from dmrlad_bench.harness.matrix import Options, train_all
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "docs" / "examples"
@@ -113,10 +113,10 @@ def test_any_exception_is_one_line() -> None:
         def __str__(self) -> str:
             raise ValueError
 
-    assert one_line(Mute()) == "Mute: (its text cannot be had)"
-    assert one_line(ValueError()) == "ValueError"
-    assert one_line(ValueError("a\n b\tc")) == "ValueError: a b c"
-    assert one_line(ValueError("x" * 10_000)) == f"ValueError: {'x' * LONGEST_TEXT}..."
+    assert described(Mute()) == "Mute: (its text cannot be printed)"
+    assert described(ValueError()) == "ValueError"
+    assert described(ValueError("a\n b\tc")) == "ValueError: a b c"
+    assert described(ValueError("x" * 10_000)) == f"ValueError: {'x' * LONGEST_MESSAGE} ..."
 
 
 def _raise(error: Exception) -> Any:

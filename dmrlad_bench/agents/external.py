@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sysconfig
-import traceback
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +11,12 @@ import numpy as np
 from dmrlad_bench.agents.interface import Diverged, Metrics, Problem, Transition
 from dmrlad_bench.cards import AgentConfig, CardError
 from dmrlad_bench.cards.external import EXTERNAL
+from dmrlad_bench.cards.foreign import described, import_foreign, message_of, printable, refusing
 
 NEEDED = ("begin_trial", "act", "observe")
 PAIRS = (("state_dict", "load_state_dict"), ("new_replay_shard", "load_replay_shards"))
+OWN_COLUMNS = ("charts/", "eval/")  # of the log; they are the harness's to fill
+LONGEST_NAME = 100  # of a number that is logged
 METHODS = frozenset((*NEEDED, *(name for pair in PAIRS for name in pair), "learn", "begin_training_trial", "begin_episode", "fork"))
 
 
@@ -33,7 +32,9 @@ def complete(config: AgentConfig) -> AgentConfig:
     """
     if config.algorithm != EXTERNAL:
         return config
-    shown = bool(getattr(load_class(_path_of(config)), "task_observable", False))
+    found = load_class(_path_of(config))
+    with refusing(f"agent {config.import_path!r}: task_observable"):
+        shown = bool(getattr(found, "task_observable", False))
     return config.model_copy(update={"task_observable": True}) if shown else config
 
 
@@ -51,24 +52,24 @@ def load_class(import_path: str) -> type:
     module_name, _, name = import_path.partition(":")
     where = f"agent {import_path!r}"
     try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
-            raise CardError(f"{where}: no module named {error.name!r} in the current folder or among the installed packages") from None
-        raise CardError(f"{where}: importing {module_name} failed: {_described(error)}") from error
-    except (Exception, SystemExit) as error:  # whatever a stranger's module does when it is imported
-        raise CardError(f"{where}: importing {module_name} failed: {_described(error)}") from error
-    found = getattr(module, name, None)
-    if not inspect.isclass(found):
-        classes = [key for key, value in vars(module).items() if inspect.isclass(value) and value.__module__ == module_name]
-        what = "has no" if found is None else f"has a {type(found).__name__}, not a class,"
-        raise CardError(f"{where}: module {module_name!r} {what} {name!r}; its classes: {', '.join(classes) or 'none'}")
-    _check_members(found, where)
-    try:
-        device = {"device": "cpu"} if "device" in inspect.signature(found).parameters else {}
-        inspect.signature(found).bind(None, 0, **device)
-    except (TypeError, ValueError) as error:
-        raise CardError(f"{where}: cannot be called as {name}(problem, seed): {error}") from None
+        module = import_foreign(module_name, f"{where}: importing {module_name} failed")
+    except CardError as error:
+        cause = error.__cause__
+        if isinstance(cause, ModuleNotFoundError) and cause.name is not None and f"{module_name}.".startswith(f"{cause.name}."):
+            raise CardError(f"{where}: no module named {cause.name!r} in the current folder or among the installed packages") from None
+        raise
+    with refusing(where):  # whatever a stranger's class does when it is looked at
+        found = getattr(module, name, None)
+        if not inspect.isclass(found):
+            classes = [key for key, value in vars(module).items() if inspect.isclass(value) and value.__module__ == module_name]
+            what = "has no" if found is None else f"has a {type(found).__name__}, not a class,"
+            raise CardError(f"{where}: module {module_name!r} {what} {name!r}; its classes: {', '.join(classes) or 'none'}")
+        _check_members(found, where)
+        try:
+            device = {"device": "cpu"} if "device" in inspect.signature(found).parameters else {}
+            inspect.signature(found).bind(None, 0, **device)
+        except (TypeError, ValueError) as error:
+            raise CardError(f"{where}: cannot be called as {name}(problem, seed): {error}") from None
     return found
 
 
@@ -113,7 +114,10 @@ class WatchedAgent:
     @property
     def gradient_updates(self) -> int:
         """Optimiser steps, as the agent counts them; 0 where it does not."""
-        return self._watched("gradient_updates", lambda: int(getattr(self.agent, "gradient_updates", 0)), ())
+        count = self._watched("gradient_updates", lambda: int(getattr(self.agent, "gradient_updates", 0)), ())
+        if not 0 <= count < 2**63:
+            raise AgentFault(f"{self._where('gradient_updates')}: expected a count from 0 to 2**63 - 1")
+        return count
 
     def begin_trial(self, num_envs: int) -> None:
         """Forget the task."""
@@ -129,9 +133,9 @@ class WatchedAgent:
         expected = (len(observation), self.problem.action_dim)
         wanted = f"expected a finite array of shape {expected}"
         try:
-            action = np.asarray(given)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise AgentFault(f"{self._where('act')}: returned what is no array: {_one_line(error)}; {wanted}") from None
+            action = np.array(given)  # of our own, whatever the agent does with its array afterwards
+        except Exception as error:
+            raise AgentFault(f"{self._where('act')}: returned what is no array: {message_of(error)}; {wanted}") from None
         if action.dtype.kind not in "fiub":
             raise AgentFault(f"{self._where('act')}: returned a {type(given).__name__} of type {action.dtype}; {wanted}")
         if action.shape != expected:
@@ -155,12 +159,24 @@ class WatchedAgent:
     def _metrics(self, metrics: Any) -> Metrics:
         if metrics is None:
             return {}
+        where = self._where("learn")
         try:
             if not isinstance(metrics, Mapping):
                 raise TypeError(f"got a {type(metrics).__name__}")
-            return {str(name): float(value) for name, value in metrics.items()}
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise AgentFault(f"{self._where('learn')}: expected a dict of numbers, to be logged, or None: {_one_line(error)}") from None
+            given = [(name, float(value)) for name, value in metrics.items()]
+        except Exception as error:
+            raise AgentFault(f"{where}: expected a dict of numbers, to be logged, or None: {message_of(error)}") from None
+        found: Metrics = {}
+        for name, value in given:
+            if type(name) is not str or not name or len(name) > LONGEST_NAME or not name.isprintable() or name.startswith(OWN_COLUMNS):
+                shown = printable(repr(name), LONGEST_NAME) if type(name) is str else f"a {type(name).__name__}"
+                wanted = f"one line of at most {LONGEST_NAME} printable characters that does not begin with {' or '.join(OWN_COLUMNS)}"
+                raise AgentFault(f"{where}: a number is named {shown}; expected {wanted}")
+            column = name if "/" in name else f"losses/{name}"
+            if column in found:
+                raise AgentFault(f"{where}: two numbers would be logged as {column!r}")
+            found[column] = value
+        return found
 
     def _where(self, name: str) -> str:
         return f"agent {self.import_path!r}: {name}"
@@ -188,18 +204,7 @@ def _call(where: str, method: Callable[[], Any]) -> Any:
         return method()
     except Diverged:
         raise
-    except (Exception, SystemExit) as error:  # whatever a stranger's code raises
-        raise AgentFault(f"{where}: {_described(error)}") from error
-
-
-def _described(error: BaseException) -> str:
-    """Type, message, and the innermost place outside of the libraries: one line."""
-    library = Path(sysconfig.get_path("stdlib"))
-    places = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__) if frame.filename[0] != "<"]
-    places = [(path, line) for path, line in places if path != Path(__file__) and not path.is_relative_to(library)]
-    own = [(path, line) for path, line in places if "site-packages" not in path.parts] or places
-    return f"{type(error).__name__}: {_one_line(error)}" + (f" ({own[-1][0]}:{own[-1][1]})" if own else "")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a stranger's code raises; SystemExit among it would end the program as if all were done
+        raise AgentFault(f"{where}: {described(error, __file__)}") from error

@@ -51,7 +51,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Transition:
-    """One step of `num_envs` environments side by side.
+    """One step of `num_envs` environments side by side, scored before it is handed over: an agent may keep its arrays and write to them.
 
     Attributes:
         observation, next_observation: `(num_envs, observation_dim)`.

@@ -9,6 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from dmrlad_bench.cards import CardError
+from dmrlad_bench.cards.foreign import described
 from dmrlad_bench.cli import cards, machine, reports, running
 from dmrlad_bench.cli.output import PROGRAM, fail, give_up_output, open_outputs
 from dmrlad_bench.harness.errors import RunFailed
@@ -43,6 +44,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         code = fail(f"{' '.join(message.split())} (see {PROGRAM} --help)", 2) if message else 2
     except (KeyboardInterrupt, typer.Abort):
         code = fail("interrupted", 130)
+    except SystemExit as error:  # typer raises none here: it is from code of anyone's, and would end the program as if all were done
+        code = fail(described(error), 2)
     except BrokenPipeError:
         give_up_output()  # whoever read our output left; nothing to say to them
         code = 0

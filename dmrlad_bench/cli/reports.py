@@ -83,11 +83,14 @@ def submit(
     replace: Annotated[bool, typer.Option("--replace", help="Replace entries that are there and differ.")] = False,
 ) -> None:
     """Make a leaderboard entry of all seeds of an agent on a family with a budget; several of them make several entries."""
-    from dmrlad_bench.harness.checkpoint import write_atomic
+    from dmrlad_bench.cards.writing import refuse_link, write_atomic
     from dmrlad_bench.reports.publishing import make_entries
     from dmrlad_bench.reports.reading import read_runs
 
     texts = {out / entry.file_name: entry.json_text() for entry in make_entries(read_runs(runs), name)}
+    for path in texts:
+        refuse_link(path.parent)
+        refuse_link(path)
     same = {path for path, text in texts.items() if path.is_file() and path.read_bytes() == text.encode()}
     taken = [path for path in texts if path.exists() and path not in same]
     if taken and not replace:
@@ -125,7 +128,7 @@ def leaderboard(
     if recompute:
         _recompute(folder)
     if markdown:
-        from dmrlad_bench.harness.checkpoint import write_atomic
+        from dmrlad_bench.cards.writing import write_atomic
 
         write_atomic(folder / README, leaderboard_markdown(read_entries(folder)).encode())
         print(f"written: {folder / README}")
@@ -152,7 +155,7 @@ def reference(
         print(f"# {entry.family}\n{entry.toml()}")
     if not write:
         return
-    from dmrlad_bench.harness.checkpoint import write_atomic
+    from dmrlad_bench.cards.writing import write_atomic
 
     folder = register_folder("envs")
     _refuse_installed(folder)
@@ -174,7 +177,7 @@ def _check(folder: Path) -> None:
 
 
 def _recompute(folder: Path) -> None:
-    from dmrlad_bench.harness.checkpoint import write_atomic
+    from dmrlad_bench.cards.writing import write_atomic
     from dmrlad_bench.reports.leaderboard import content_digest, entry_files, read_entry, remake
     from dmrlad_bench.reports.reading import reference_of
 

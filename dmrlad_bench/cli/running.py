@@ -108,17 +108,20 @@ def evaluate(
     episodes: Annotated[int, typer.Option(parser=whole_number, metavar="K", help="Consecutive episodes in each task.")] = 3,
     stochastic: Annotated[bool, typer.Option("--stochastic", help="Draw the actions instead of taking the policy's mean.")] = False,
     threads: Annotated[int | None, typer.Option(parser=whole_number, metavar="N", help=THREADS.format("run's own"))] = None,
+    trust_code: Annotated[bool, typer.Option("--trust-code", help="Import the agent's class and the body that the run names.")] = False,
 ) -> None:
     """Re-run the protocol on a run's newest checkpoint."""
     from dmrlad_bench.harness.run import Run
+    from dmrlad_bench.harness.trust import check_trust, named_code
 
     config = Run(run_folder).config
-    if config.agent.import_path is not None or ":" in config.family.body:
+    check_trust(run_folder, config, trust_code)
+    if named_code(config):
         import_from_here()
     from dmrlad_bench.harness.api import evaluate as score
     from dmrlad_bench.reports.tables import scores_table
 
-    scores = score(run_folder, split=split, episodes=episodes, deterministic=not stochastic, threads=threads)
+    scores = score(run_folder, split=split, episodes=episodes, deterministic=not stochastic, threads=threads, trust_code=trust_code)
     table_console().print(scores_table(f"{config.agent.name} on {config.env}, budget {config.budget}, seed {config.seed}", [scores]))
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 from dmrlad_bench.cards import CardError, FamilyCard, nearest
+from dmrlad_bench.cards.foreign import import_foreign, refusing
 from dmrlad_bench.envs.bodies import Body, HalfCheetah, Point
 from dmrlad_bench.envs.locomotion import Ant, Hopper, Walker2d
 from dmrlad_bench.envs.metaworld import MetaWorld
@@ -45,10 +44,9 @@ def _packaged(card: FamilyCard) -> type[Body]:
 def _imported(card: FamilyCard) -> type[Body]:
     module_name, _, name = card.body.partition(":")
     where = f"{card.id}: key 'body': {card.body!r}"
-    try:
-        found = getattr(import_module(module_name), name, None)
-    except Exception as error:  # whatever a stranger's module does when it is imported
-        raise CardError(f"{where}: importing {module_name!r} failed: {type(error).__name__}: {' '.join(str(error).split())}") from error
+    module = import_foreign(module_name, f"{where}: importing {module_name!r} failed")
+    with refusing(where):
+        found = getattr(module, name, None)
     if not isinstance(found, type) or not issubclass(found, Body):
         raise CardError(f"{where} is no class derived from dmrlad_bench.envs.bodies.Body")
     missing = sorted(getattr(found, "__abstractmethods__", ()))

@@ -38,8 +38,9 @@ class Workers:
             command = f"from dmrlad_bench.envs.metaworld_workers import serve; serve({theirs.fileno()})"
             paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
             environment = {**os.environ, "PYTHONPATH": paths}
+            # -P: only what this process imports from is imported from, so not the current folder by itself
             options: dict[str, Any] = {"pass_fds": [theirs.fileno()], "env": environment, "stdin": subprocess.DEVNULL}
-            self._processes.append(subprocess.Popen([sys.executable, "-c", command], **options))
+            self._processes.append(subprocess.Popen([sys.executable, "-P", "-c", command], **options))
             self._connections.append(ours)
             theirs.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from dmrlad_bench.agents.external import AgentFault
 from dmrlad_bench.agents.interface import Agent, Problem
 from dmrlad_bench.agents.simple import ScriptedAgent
 from dmrlad_bench.cards import CardError
+from dmrlad_bench.cards.foreign import message_of
 from dmrlad_bench.envs.family import TaskFamily
 from dmrlad_bench.envs.scripted import scripted_policy
 from dmrlad_bench.harness.checkpoint import checkpoint_iterations, load_checkpoint
@@ -24,21 +26,30 @@ def make_agent(config: RunConfig, family: TaskFamily) -> Agent:
         return ScriptedAgent(scripted_policy(family))
     from dmrlad_bench.agents.build import build_agent  # torch, which validation does not wait for
 
+    judge = _judge(family)
     problem = Problem(
         observation_dim=family.observation_dim + (family.task_dim if config.agent.task_observable else 0),
         action_dim=family.action_dim,
         horizon=family.horizon,
         episodes_per_trial=config.agent.schedule.episodes_per_trial or family.episodes_per_trial,
         train_tasks=family.tasks("train"),
-        reward=family.reward,
+        reward=judge.reward,
         outcome_dim=family.outcome_dim,
         reconstruction_dims=family.reconstruction_dims,
         relabelable=family.relabelable,
         tasks_change=family.tasks_change,
         task_classes=family.task_classes("train"),
-        success=family.success,
+        success=judge.success,
     )
     return build_agent(config.agent, problem, config.seeds()["agent"], config.device)
+
+
+def _judge(family: TaskFamily) -> TaskFamily:
+    """The family that an agent's reward function belongs to: another object than the one that scores, without test tasks to be read."""
+    judge = copy.copy(family)
+    tasks = family.card.tasks.model_copy(update={"test": family.card.tasks.train, "ood": ()})
+    judge.card = family.card.model_copy(update={"tasks": tasks}, deep=True)
+    return judge
 
 
 def load_trained(run: Run) -> tuple[Agent, int]:
@@ -70,8 +81,8 @@ def fitting(folder: Path, iteration: int) -> Iterator[None]:
         yield
     except (CardError, AgentFault):
         raise
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        fault = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError, OverflowError) as error:
+        fault = f"{type(error).__name__}: {message_of(error)}"
         raise CardError(f"{folder}: checkpoint {iteration} does not fit this version of the program: {fault}") from error
 
 

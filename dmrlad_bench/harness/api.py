@@ -13,6 +13,7 @@ from dmrlad_bench.agents.external import NEEDED, AgentFault, complete, takes_dev
 from dmrlad_bench.agents.interface import Agent
 from dmrlad_bench.cards import CardError, load_agent, resolve_agent
 from dmrlad_bench.cards.external import EXTERNAL
+from dmrlad_bench.cards.foreign import described
 from dmrlad_bench.envs.cores import available_cores
 from dmrlad_bench.envs.family import TaskFamily, family
 from dmrlad_bench.envs.metaworld_workers import SimulatorEnded
@@ -26,6 +27,7 @@ from dmrlad_bench.harness.memory_estimate import check_memory
 from dmrlad_bench.harness.replay_demand import Sizes, check_replay
 from dmrlad_bench.harness.run import CONFIG_FILE, MOST_THREADS, Run, RunConfig, read_config, resolve_device, run_name
 from dmrlad_bench.harness.train import train_run
+from dmrlad_bench.harness.trust import check_trust
 from dmrlad_bench.reports.scores import TrialScores
 
 OUT = Path("runs")
@@ -153,6 +155,7 @@ def evaluate(
     deterministic: bool = True,
     seed: int = 0,
     threads: int | None = None,
+    trust_code: bool = False,
 ) -> TrialScores:
     """Score a run or any agent object by the K-episode protocol.
 
@@ -165,9 +168,10 @@ def evaluate(
         seed: for agent objects; a run is scored with its own seed, so its final scores come out again.
         threads: of torch and of the simulation, None = the run's own; for agent objects of the simulation only, None = as many as
             there are cores allowed.
+        trust_code: whether the class and the body that a run's folder names, if it does, may be imported.
 
     Raises:
-        CardError: not a run, not an agent, no such split, or a family of other sizes.
+        CardError: not a run, not an agent, no such split, a family of other sizes, or a run with code that nobody said to trust.
         RunFailed: a run's agent is a class of anyone's, and raised; or a process that runs Meta-World was ended.
     """
     _check_threads(threads)
@@ -176,6 +180,7 @@ def evaluate(
     options: dict[str, Any] = {"episodes": episodes, "deterministic": deterministic}
     if isinstance(agent, Run):
         config = agent.config
+        check_trust(agent.folder, config, trust_code)
         solved = TaskFamily(config.family) if env is None else _family(env)
         if env is not None and (solved.observation_dim, solved.action_dim) != _sizes(TaskFamily(config.family)):
             raise CardError(f"env {solved.id}: observations and actions have other sizes than those of the run's family {config.env}")
@@ -185,8 +190,8 @@ def evaluate(
                 actor, iteration = load_trained(agent)
                 sequence = config.evaluation_seed(iteration, split, deterministic)
                 return _score(actor, solved, split, sequence, threads, options)
-        except (AgentFault, SimulatorEnded) as error:
-            raise RunFailed(f"{agent.folder}: {error}") from error
+        except (AgentFault, SimulatorEnded, SystemExit) as error:
+            raise RunFailed(f"{agent.folder}: {described(error) if isinstance(error, SystemExit) else error}") from error
     missing = [name for name in NEEDED if not callable(getattr(agent, name, None))]
     if missing:
         raise CardError(f"agent {type(agent).__name__}: has no {', '.join(missing)}; an agent has begin_trial, act and observe")

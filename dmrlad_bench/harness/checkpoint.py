@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -16,30 +15,14 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from dmrlad_bench.cards import CardError
+from dmrlad_bench.cards.foreign import message_of
+from dmrlad_bench.cards.writing import PARTIAL, refuse_link, write_atomic
+from dmrlad_bench.harness.states import flatten, restore, shard_arrays
 
 FORMAT_VERSION = 1
 KEPT = 2
-PARTIAL = ".partial"
+REPLAY = "replay"  # folder of the shards
 CHECKPOINT_NAME = re.compile(r"checkpoint-(\d{6,})\.json")
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that a crash leaves either the old one or the new one, never a part."""
-    partial = path.with_name(path.name + PARTIAL)
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError:  # a full disk: give back what the part took
-        partial.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def checkpoint_iterations(folder: Path) -> list[int]:
@@ -50,8 +33,7 @@ def checkpoint_iterations(folder: Path) -> list[int]:
 
 def save_checkpoint(folder: Path, iteration: int, state: dict[str, Any]) -> None:
     """Write `checkpoint-<iteration>.safetensors` and then its `.json`, which makes it count; keep the newest two."""
-    arrays: dict[str, np.ndarray] = {}
-    tree = _flatten(state, "", arrays)
+    tree, arrays = flatten(state)
     tensors = safetensors.numpy.save(arrays)
     content = json.dumps(tree)
     head = {"format_version": FORMAT_VERSION, "iteration": iteration}
@@ -80,19 +62,29 @@ def load_checkpoint(folder: Path, iteration: int) -> dict[str, Any]:
         tensors_digest = content["tensors_sha256"]
     except OSError as error:
         raise CardError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise CardError(f"{path}: corrupt checkpoint: not the JSON that was written") from None
     if version != FORMAT_VERSION:
         raise CardError(f"{path}: checkpoint of format version {version}; accepted: {FORMAT_VERSION}")
     if not whole:
         raise CardError(f"{path}: corrupt checkpoint: its content does not have the recorded SHA-256")
-    return _restore(tree, read_tensors(path.with_suffix(".safetensors"), tensors_digest))
+    arrays = read_tensors(path.with_suffix(".safetensors"), tensors_digest)
+    try:
+        return restore(tree, arrays)
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        fault = f"{type(error).__name__}: {message_of(error)}"
+        raise CardError(f"{path}: corrupt checkpoint: its content refers to what is not there: {fault}") from None
 
 
 def save_shard(folder: Path, iteration: int, arrays: dict[str, np.ndarray]) -> str:
-    """Write what one iteration added to the replay; returns its SHA-256."""
-    (folder / "replay").mkdir(exist_ok=True)
-    content = safetensors.numpy.save({name: np.asarray(array, order="C") for name, array in arrays.items()})
+    """Write what one iteration added to the replay; returns its SHA-256.
+
+    Raises:
+        TypeError: something else than a dict of arrays; one line that names the key.
+    """
+    content = safetensors.numpy.save(shard_arrays(arrays))
+    refuse_link(folder / REPLAY)
+    (folder / REPLAY).mkdir(exist_ok=True)
     write_atomic(_shard(folder, iteration), content)
     return _sha256(content)
 
@@ -124,7 +116,8 @@ def read_tensors(path: Path, expected: str) -> dict[str, np.ndarray]:
 
 def remove_leftovers(folder: Path) -> None:
     """Delete what an interrupted write left behind: parts, and tensors whose checkpoint was never or is no longer there."""
-    for path in [*folder.glob(f"*{PARTIAL}"), *folder.glob(f"replay/*{PARTIAL}")]:
+    refuse_link(folder / REPLAY)
+    for path in [*folder.glob(f"*{PARTIAL}"), *folder.glob(f"{REPLAY}/*{PARTIAL}")]:
         path.unlink(missing_ok=True)
     for path in folder.glob("checkpoint-*.safetensors"):
         if not path.with_suffix(".json").exists():
@@ -133,7 +126,8 @@ def remove_leftovers(folder: Path) -> None:
 
 def remove_replay(folder: Path) -> None:
     """Delete the replay's shards, which only continuing needs."""
-    shutil.rmtree(folder / "replay", ignore_errors=True)
+    refuse_link(folder / REPLAY)
+    shutil.rmtree(folder / REPLAY, ignore_errors=True)
 
 
 def _stem(iteration: int) -> str:
@@ -141,7 +135,7 @@ def _stem(iteration: int) -> str:
 
 
 def _shard(folder: Path, iteration: int) -> Path:
-    return folder / "replay" / f"{iteration:06d}.safetensors"
+    return folder / REPLAY / f"{iteration:06d}.safetensors"
 
 
 def _remove(folder: Path, iteration: int) -> None:
@@ -151,46 +145,3 @@ def _remove(folder: Path, iteration: int) -> None:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _flatten(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
-    """JSON for `value`; its arrays and tensors go to `arrays` and leave their name. Tagged dicts stand for what JSON lacks."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, dict):
-        if all(isinstance(key, str) and not key.startswith("$") for key in value):
-            return {key: _flatten(entry, f"{path}/{key}", arrays) for key, entry in value.items()}
-        return {"$items": [[key, _flatten(entry, f"{path}/{key}", arrays)] for key, entry in value.items()]}
-    if isinstance(value, list | tuple):
-        entries = [_flatten(entry, f"{path}/{number}", arrays) for number, entry in enumerate(value)]
-        return {"$tuple": entries} if isinstance(value, tuple) else entries
-    if isinstance(value, np.ndarray):
-        if value.dtype.kind in "biuf":
-            arrays[path] = np.asarray(value, order="C")
-            return {"$array": path}
-    elif hasattr(value, "detach"):
-        arrays[path] = np.asarray(value.detach().cpu().numpy(), order="C")
-        return {"$tensor": path}
-    raise TypeError(
-        f"state entry {path!r} is a {type(value).__name__}; a checkpoint holds dicts, lists, arrays, tensors, numbers and strings"
-    )
-
-
-def _restore(tree: Any, arrays: dict[str, np.ndarray]) -> Any:
-    if isinstance(tree, list):
-        return [_restore(entry, arrays) for entry in tree]
-    if not isinstance(tree, dict):
-        return tree
-    if "$array" in tree:
-        return arrays[tree["$array"]]
-    if "$tensor" in tree:
-        import torch  # the checkpoint of an agent without tensors is read without it
-
-        return torch.from_numpy(arrays[tree["$tensor"]].copy())
-    if "$tuple" in tree:
-        return tuple(_restore(entry, arrays) for entry in tree["$tuple"])
-    if "$items" in tree:
-        return {key: _restore(entry, arrays) for key, entry in tree["$items"]}
-    return {key: _restore(entry, arrays) for key, entry in tree.items()}

@@ -110,17 +110,18 @@ def roll_out(
         flags = np.zeros((num_envs, family.horizon), dtype=bool)
         for step in range(family.horizon):
             with turn():
-                action = agent.act(observation, deterministic)
+                action = agent.act(observation.copy(), deterministic)
             next_observation, reward, terminated, truncated, info = environment.step(action)
-            transition = Transition(observation, action, reward, next_observation, terminated, truncated, active)
-            with turn():
-                agent.observe(transition)
+            # The agent may write to what it is given: copies of what is read again, and what is read by nobody after the next lines.
+            transition = Transition(observation.copy(), action, reward, next_observation.copy(), terminated, truncated, active)
             if recorder is not None:
                 recorder.add(transition, info, episode)
             returns[:, episode] += np.where(active, reward, 0.0)
             flags[:, step] = info["success"] & active
             lengths[:, episode] += active
             active = active & ~(terminated | truncated)
+            with turn():
+                agent.observe(transition)
             observation = next_observation
             if not active.any():
                 break
@@ -177,7 +178,7 @@ class _Recorder:
             terminated=self.terminated,
             outcome=self.outcome,
             episode=self.episode,
-            task_index=np.asarray(task_index, dtype=np.int64),
+            task_index=np.array(task_index, dtype=np.int64),
             length=self.length,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import socket
 import sys
@@ -16,10 +17,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from dmrlad_bench.cards import CardError
-from dmrlad_bench.harness.checkpoint import write_atomic
+from dmrlad_bench.cards.writing import open_itself, write_atomic
+from dmrlad_bench.harness.progress import PROGRESS_FILE, damage, read_rows
 
-PROGRESS_FILE = "progress.csv"
 LEADING = ("iteration", "environment_steps", "gradient_updates", "seconds")
 LINE_INTERVAL = 10.0
 RECENT = 10
@@ -31,7 +31,8 @@ class Table:
     def __init__(self, path: Path, last_iteration: int) -> None:
         self.path = path
         self.columns: list[str] = list(LEADING)
-        self.rows = _read_rows(path, last_iteration)
+        self.rows, unreadable = read_rows(path, last_iteration)
+        self.damage = damage(path, self.rows, unreadable, last_iteration)
         for row in self.rows:
             self.columns += [name for name in row if name not in self.columns]
         self._rewrite()
@@ -45,13 +46,15 @@ class Table:
             self.columns += new
             self._rewrite()
         else:
-            with self.path.open("a", newline="") as file:
+            descriptor = open_itself(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            with os.fdopen(descriptor, "a", newline="", encoding="utf-8") as file:
                 file.write(self._format([text]))
                 file.flush()
                 os.fsync(file.fileno())  # the row stands before the checkpoint that says the iteration is over
 
     def _rewrite(self) -> None:
-        write_atomic(self.path, (",".join(self.columns) + "\n" + self._format(self.rows)).encode())
+        head = {name: name for name in self.columns}  # written as rows are, so that a comma in a name is no end of it
+        write_atomic(self.path, self._format([head, *self.rows]).encode())
 
     def _format(self, rows: list[dict[str, str]]) -> str:
         text = io.StringIO()
@@ -59,24 +62,11 @@ class Table:
         return text.getvalue()
 
 
-def _read_rows(path: Path, last_iteration: int) -> list[dict[str, str]]:
-    """Whole rows of the file up to an iteration; a kill may have cut the last one."""
-    if not path.exists():
-        return []
-    try:
-        lines = path.read_text().splitlines(keepends=True)
-        read = csv.reader(line for line in lines if line.endswith("\n"))
-        columns = next(read, [])
-        rows = [dict(zip(columns, row, strict=True)) for row in read if len(row) == len(columns)]
-        return [row for row in rows if int(row["iteration"]) <= last_iteration]
-    except (csv.Error, KeyError, ValueError):
-        raise CardError(f"{path}: not the table that a run writes; move it away to continue without its rows") from None
-
-
 def reconstruction_updates(folder: Path) -> int:
-    """How many of a run's gradient updates trained task inference, as its `progress.csv` says; 0 where it has no such table."""
-    rows = _read_rows(folder / PROGRESS_FILE, sys.maxsize)
-    return round(sum(float(row.get("losses/reconstruction_updates") or 0) for row in rows))
+    """How many of a run's gradient updates trained task inference, as its `progress.csv` says; 0 where it does not say it of every row."""
+    rows, unreadable = read_rows(folder / PROGRESS_FILE, 2**63)
+    counts = [float(row.get("losses/reconstruction_updates") or 0) for row in rows]
+    return 0 if unreadable or not all(0 <= count < 2**53 for count in counts) else round(math.fsum(counts))
 
 
 def _number(value: float) -> str:
@@ -135,6 +125,8 @@ class RunLog:
     def __init__(self, folder: Path, title: str, iterations: int, start: tuple[int, int], quiet: bool, bar: bool) -> None:
         iteration, steps = start
         self.table = Table(folder / PROGRESS_FILE, iteration)
+        if self.table.damage:
+            print(self.table.damage, file=sys.stderr)  # also where quiet
         self.events = Events(folder, steps + 1 if iteration or any(folder.glob("events.out.tfevents.*")) else None)
         self.title, self.iterations = title, iterations
         self.console = Console(stderr=True, highlight=False, markup=False, emoji=False)

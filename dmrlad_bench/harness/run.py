@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,12 +18,17 @@ from pydantic import Field
 from dmrlad_bench.cards import AgentConfig, CardError, FamilyCard
 from dmrlad_bench.cards.family import UNHASHED
 from dmrlad_bench.cards.reading import CardModel, read_toml, validate
-from dmrlad_bench.harness.checkpoint import PARTIAL, write_atomic
+from dmrlad_bench.cards.writing import PARTIAL, open_itself, refuse_link, write_atomic
+from dmrlad_bench.harness.checkpoint import REPLAY
 from dmrlad_bench.reports.results import RESULT_FILE, Result, read_result
 
 CONFIG_FILE = "config.toml"
 LOCK_FILE = "run.lock"
 MADE_BEFORE_CONFIG = {LOCK_FILE, CONFIG_FILE + PARTIAL}  # what a run killed at its very start leaves
+# what a run reads and writes at the top of its folder
+OWN_FILES = re.compile(
+    r"config\.toml|run\.lock|progress\.csv.*|result\.json|error\.log|checkpoint-.*|events\.out\.tfevents\..*|.*\.partial"
+)
 DEVICES = ("auto", "cpu", "cuda")
 MOST_THREADS = 1024
 PARTS = ("environment", "agent", "evaluation", "tasks")
@@ -124,6 +130,7 @@ def check_folder(config: RunConfig, folder: Path, resume: bool) -> None:
         content = {path.name for path in folder.iterdir()} if folder.exists() else set()
     except OSError as error:
         raise CardError(f"{folder}: cannot be used: {error.strerror}") from None
+    _refuse_what_is_no_file(folder, content)
     if not content - MADE_BEFORE_CONFIG:
         return
     if not resume:
@@ -131,6 +138,18 @@ def check_folder(config: RunConfig, folder: Path, resume: bool) -> None:
     if CONFIG_FILE not in content:
         raise CardError(f"{folder}: cannot be resumed: it is not empty and has no {CONFIG_FILE}")
     _check_same(config, read_config(folder), folder / CONFIG_FILE)
+
+
+def _refuse_what_is_no_file(folder: Path, content: set[str]) -> None:
+    """Raises `CardError` where something that a run reads or writes in its folder is a link, or no regular file."""
+    own = [folder / name for name in sorted(content) if OWN_FILES.fullmatch(name)]
+    replay = folder / REPLAY
+    refuse_link(replay)
+    own += sorted(replay.iterdir()) if replay.is_dir() else [replay] if REPLAY in content else []
+    for path in own:
+        refuse_link(path)
+        if not path.is_file() and os.path.lexists(path):  # another process may have taken it away meanwhile
+            raise CardError(f"{path}: is no regular file; move it away")
 
 
 def settle(config: RunConfig, folder: Path) -> RunConfig:
@@ -170,7 +189,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK_FILE).open("w")
+        file = os.fdopen(open_itself(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT), "r+b")  # whose content is nobody's: nothing is cut
     except OSError as error:
         raise CardError(f"{folder}: cannot be written: {error.strerror}") from None
     with file:

@@ -15,6 +15,7 @@ import numpy as np
 from dmrlad_bench.agents.external import AgentFault
 from dmrlad_bench.agents.interface import Metrics, Trials
 from dmrlad_bench.cards import CardError
+from dmrlad_bench.cards.writing import write_atomic
 from dmrlad_bench.envs.family import TaskFamily
 from dmrlad_bench.harness.agent import fitting, make_agent, print_notice
 from dmrlad_bench.harness.checkpoint import (
@@ -25,7 +26,6 @@ from dmrlad_bench.harness.checkpoint import (
     remove_replay,
     save_checkpoint,
     save_shard,
-    write_atomic,
 )
 from dmrlad_bench.harness.collect import Environments, RollOut, roll_out
 from dmrlad_bench.harness.errors import RunFailed
@@ -58,6 +58,19 @@ class Position:
     phases: dict[str, float] = field(default_factory=dict)
     curve: list[dict[str, Any]] = field(default_factory=list)
     shards: dict[str, str] = field(default_factory=dict)
+
+    def check(self, iteration: int) -> None:
+        """Raises `TypeError` or `ValueError` where this is none that the checkpoint of an iteration holds, as after an edit by hand."""
+        for name, value in vars(Position([])).items():
+            if type(found := getattr(self, name)) is not type(value):
+                raise TypeError(f"position: {name} is a {type(found).__name__}")
+        for point in self.curve:
+            CurvePoint.model_validate(point)
+        for phase, seconds in self.phases.items():
+            if type(seconds) is not float:
+                raise TypeError(f"position: the seconds of {phase!r} are a {type(seconds).__name__}")
+        if self.iteration != iteration:
+            raise ValueError(f"position: it is that of iteration {self.iteration}")
 
 
 class Session:
@@ -136,7 +149,8 @@ class Session:
         with self._timed("save"):
             shard = self.agent.new_replay_shard() if hasattr(self.agent, "new_replay_shard") else None
             if shard is not None:
-                position.shards[str(iteration)] = save_shard(self.folder, iteration, shard)
+                with self._savable("new_replay_shard"):
+                    position.shards[str(iteration)] = save_shard(self.folder, iteration, shard)
         return row
 
     def _collect(self, iteration: int) -> RollOut:
@@ -237,16 +251,23 @@ class Session:
                 "generators": {name: generator.bit_generator.state for name, generator in self.generators.items()},
                 "agent": self.agent.state_dict() if hasattr(self.agent, "state_dict") else None,
             }
-            try:
+            with self._savable("state_dict"):
                 save_checkpoint(self.folder, self.position.iteration, state)
-            except TypeError as error:  # what an agent of anyone's put into its state
-                raise AgentFault(f"agent {self.config.agent.import_path or self.config.agent.name!r}: state_dict: {error}") from None
             self.saved = self.position.iteration
+
+    @contextmanager
+    def _savable(self, method: str) -> Iterator[None]:
+        """What an agent of anyone's gave to be saved and cannot be is its fault."""
+        try:
+            yield
+        except TypeError as error:
+            raise AgentFault(f"agent {self.config.agent.import_path or self.config.agent.name!r}: {method}: {error}") from None
 
     def _restore(self, iteration: int) -> None:
         state = load_checkpoint(self.folder, iteration)
         with fitting(self.folder, iteration):
             position = Position(**state["position"])
+            position.check(iteration)
             without_replay = iteration >= self.iterations and not has_shards(self.folder, position.shards)  # its result was lost: score it
             if hasattr(self.agent, "load_replay_shards") and not without_replay:
                 if str(iteration) in position.shards:  # the one shard that an older checkpoint can do without

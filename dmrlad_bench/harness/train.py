@@ -124,5 +124,5 @@ def _faults(folder: Path) -> Iterator[None]:
         raise RunFailed(f"{folder}: stopped: {error}; {written_traceback(folder, error.__cause__ or error)}") from error
     except SimulatorEnded as error:
         raise RunFailed(f"{folder}: stopped: {error}; continue with --resume") from error
-    except (Exception, SystemExit) as error:  # a fault of ours, of a library's or of a body of anyone's; MemoryError is one
+    except (Exception, SystemExit, GeneratorExit) as error:  # a fault of ours, of a library's or of a body of anyone's; MemoryError is one
         raise unexpected(folder, error) from error

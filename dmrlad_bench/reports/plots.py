@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dmrlad_bench.cards import CardError, nearest
+from dmrlad_bench.cards.writing import refuse_link, write_atomic
 from dmrlad_bench.reports.comparison import CONFIDENCE, REPETITIONS, SEED_OF_INTERVALS, Comparison, Estimate, estimate
 from dmrlad_bench.reports.mixing import Group
 from dmrlad_bench.reports.statistics import bootstrap_over_seeds, interquartile_mean, mean_score, performance_profile
@@ -72,14 +74,16 @@ def check_plot_path(path: Path | str) -> Path:
         )
     if not path.parent.is_dir():
         raise CardError(f"{path}: there is no folder {path.parent}")
+    refuse_link(path)
     return path
 
 
 def save_figure(figure: Figure, path: Path | str) -> None:
     """Write a figure by the suffix of its path; raises `CardError`."""
-    path = check_plot_path(path)
+    path, drawn = check_plot_path(path), io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "dmrlad-bench"}):
-        figure.savefig(path, dpi=130, metadata=WITHOUT_DATE[path.suffix.lower()])
+        figure.savefig(drawn, format=path.suffix[1:].lower(), dpi=130, metadata=WITHOUT_DATE[path.suffix.lower()])
+    write_atomic(path, drawn.getvalue())
 
 
 def learning_panel(axis: Axes, comparison: Comparison, family: str, colours: Colours) -> None:
