@@ -109,6 +109,8 @@ class Crossing:
     @torch.no_grad()
     def foresee(self, inference: Foresight, context: str, with_deviation: bool) -> None:
         """Infer the beliefs that know the tasks: for every task that was met, those of up to `KNOWING` trials under it."""
+        if not self.possible:  # where rewards are sparse, often no task is met for many iterations
+            return
         replay, chosen = self.replay, min(KNOWING, len(self.pool))
         beliefs = []
         few = max(1, CHUNK_BYTES // (4 * chosen * replay.steps * inference.widest))
@@ -118,9 +120,8 @@ class Crossing:
             rewards = self.hindsight.reward(replay.data["outcome"][slots], under.unsqueeze(1)).float().unsqueeze(1)
             belief = hindsight_beliefs(inference, replay, slots, rewards, context, with_deviation)
             beliefs.append(belief.view(len(task), chosen, -1))
-        if beliefs:
-            self._known = torch.cat(beliefs)
-            self._choices = (self.counts[:, self.met] > 0).sum(0).clamp(max=chosen)
+        self._known = torch.cat(beliefs)
+        self._choices = (self.counts[:, self.met] > 0).sum(0).clamp(max=chosen)
 
     def batch(self, count: int, generator: torch.Generator) -> Batch:
         """Crossed transitions.

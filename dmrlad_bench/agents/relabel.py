@@ -122,7 +122,7 @@ def _rows_under_every_task(inference: Foresight, replay: TrialReplay, trial: Ten
     row, task, column = (reward != common.unsqueeze(1)).nonzero(as_tuple=True)
     at = torch.cat([trial.flatten(), trial[row, column]]), torch.cat([step.flatten(), step[row, column]])
     encoded = torch.cat([common.flatten(), reward[row, task, column]])
-    place = torch.arange(common.numel(), device=common.device).view(len(common), 1, -1).repeat(1, reward.shape[1], 1)
+    place = torch.arange(common.numel(), device=common.device).view(len(common), 1, common.shape[1]).repeat(1, reward.shape[1], 1)
     place[row, task, column] = torch.arange(common.numel(), len(encoded), device=common.device)
     data, encoder = replay.data, inference.encoder
     parts = (data["observation"][at], data["action"][at], encoded, data["next_observation"][at])
