@@ -15,6 +15,12 @@ class Diverged(RuntimeError):
     """A loss became NaN or infinite; the message names the loss and the update."""
 
 
+class Phases(dict[str, float]):
+    """Wall seconds of each phase so far, and who is told when one begins."""
+
+    told: Callable[[str], object] | None = None
+
+
 @dataclass(frozen=True)
 class Problem:
     """What a learner may know of a task family: sizes, training tasks, and the pure reward and success functions. No simulator.

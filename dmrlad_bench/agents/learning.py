@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dmrlad_bench.agents.interface import Diverged, Metrics
+from dmrlad_bench.agents.interface import Diverged, Metrics, Phases
 from dmrlad_bench.agents.turns import turn
 
 CHECK_INTERVAL = 100
@@ -34,6 +34,8 @@ def seeded_generator(seed: np.random.SeedSequence, device: torch.device) -> torc
 @contextmanager
 def timed_phase(seconds: dict[str, float], name: str, device: torch.device) -> Iterator[None]:
     """Add the wall seconds of what runs inside, its work on the device included, to `seconds[name]`."""
+    if isinstance(seconds, Phases) and seconds.told is not None:
+        seconds.told(name)
     started = time.perf_counter()
     yield
     if device.type == "cuda":
