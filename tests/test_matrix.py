@@ -100,7 +100,8 @@ def test_an_interrupt_stops_the_whole_matrix(capsys: pytest.CaptureFixture[str],
     with pytest.raises(SystemExit) as caught:
         main([*SMOKE, "--out", str(tmp_path), "--seed", "0", "--seed", "1", "--seed", "2"])
     assert (caught.value.code, asked) == (130, [0, 1])
-    failed, interrupted = capsys.readouterr().err.splitlines()
+    announced, failed, interrupted = capsys.readouterr().err.splitlines()
+    assert announced.startswith("3 runs: budget smoke")
     assert failed == f"dmrlad-bench: error: {tmp_path}/PointGoal/dmrlad--smoke--seed0: stopped"
     assert interrupted == "dmrlad-bench: interrupted: nothing is saved yet"
 
@@ -128,7 +129,7 @@ def test_side_by_side_gives_what_one_after_another_gives(tmp_path: Path, capsys:
     for alone, together in zip(folders_of(tmp_path / "one"), folders_of(tmp_path / "two"), strict=True):
         assert timeless(alone) == timeless(together)
     assert {path: path.stat().st_mtime_ns for path in times} == times
-    tables = [printed[printed.index("all runs") :] for printed in (one, two.out)]
+    tables = [printed[: printed.index("run folders: ")] for printed in (one, two.out)]
     assert tables[0] == tables[1]
     assert re.findall(r"│ smoke *│ *(\d) │", tables[0]) == ["0", "1", "2"]
 
@@ -144,7 +145,7 @@ def test_packed_gives_what_one_after_another_gives(
         two = shown(capsys, *given, "--quiet", "--out", tmp_path / "two", "--pack")
     for alone, together in zip(folders_of(tmp_path / "one"), folders_of(tmp_path / "two"), strict=True):
         assert timeless(alone) == timeless(together)
-    assert one[one.index("all runs") :] == two[two.index("all runs") :]
+    assert one[: one.index("run folders: ")] == two[: two.index("run folders: ")]
 
 
 def test_an_interrupt_stops_all_that_are_packed_and_they_continue_to_the_same_result(

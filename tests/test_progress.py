@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from counting_agent import CountingAgent
+from counting_runs import COMMAND, planned
 from rich.console import Console
 
-from dmrlad_bench.harness import progress
+from dmrlad_bench.harness import progress, session
 from dmrlad_bench.harness.progress import Pace, RunProgress
 from dmrlad_bench.harness.slowed import Slowed
+from dmrlad_bench.harness.train import train_run
 
 
 class Clock:
@@ -37,6 +42,9 @@ def test_the_first_iteration_shows_its_phases_and_later_ones_a_line_in_ten_secon
         for phase in ("relabel", "reconstruct", "improve"):
             shown.phase(phase)
             clock.passes(2.0)
+        clock.passes(9.0)
+        shown.updated(100, 600)
+        shown.updated(200, 600)
         shown.end(1, 300, "")
         shown.begin(2, 20)
         clock.passes(4.0)
@@ -52,7 +60,8 @@ def test_the_first_iteration_shows_its_phases_and_later_ones_a_line_in_ten_secon
             "1/3: relabelling",
             "1/3: reconstructing",
             "1/3: improving the policy",
-            "1/3, 300 steps, 14 steps/s, 0:00:42 left",
+            "1/3: improving the policy, 100 of 600 updates, 9 updates/s",
+            "1/3, 300 steps, 10 steps/s, 0:01:00 left",
             "2/3: scoring",
             "2/3, 320 steps, 2 steps/s, 0:00:11 left, test return -1",
         )
@@ -147,15 +156,25 @@ def test_a_run_that_waits_for_processors_says_so_once(spent: Spent, expected: li
         )
 
 
-def test_the_session_looks_at_its_own_times(tmp_path: Any, counting: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    from counting_runs import COMMAND, planned
+def test_a_session_shows_it(
+    tmp_path: Path, counting: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An agent whose learning takes ten seconds and works one of them, by clocks that it moves itself."""
+    wall, processor = Clock(), Clock()
+    plain = CountingAgent.learn
 
-    from dmrlad_bench.harness.train import train_run
+    def slow(agent: CountingAgent, trials: Any) -> Any:
+        wall.passes(10.0)
+        processor.passes(1.0)
+        return plain(agent, trials)
 
-    seen: Spent = []
-    monkeypatch.setattr(Slowed, "add", lambda self, wall, processor: seen.append((wall, processor)))
+    monkeypatch.setattr(CountingAgent, "learn", slow)
+    monkeypatch.setattr(session, "time", SimpleNamespace(perf_counter=wall, process_time=processor))
     counting()
-    config, folder = planned(tmp_path)
-    train_run(config, folder, resume=False, command=COMMAND, quiet=True)
-    assert len(seen) == 3
-    assert all(processor >= 0.0 and wall > 0.0 for wall, processor in seen)
+    config, folder = planned(tmp_path, "schedule.iterations=5")
+    train_run(config, folder, resume=False, command=COMMAND)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "slowed" in line]
+    assert lines == [
+        "PointGoal dmrlad seed 0: slowed by other work on this machine: learning took 30 s in the last 3 iterations, "
+        "3 s of them on a processor; run less beside it, or fewer --jobs"
+    ]

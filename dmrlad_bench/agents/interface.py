@@ -16,9 +16,15 @@ class Diverged(RuntimeError):
 
 
 class Phases(dict[str, float]):
-    """Wall seconds of each phase so far, and who is told when one begins."""
+    """Wall seconds of each phase so far; whoever listens is told when one begins, and how many of its updates are done."""
 
     told: Callable[[str], object] | None = None
+    advanced: Callable[[int, int], object] | None = None
+
+    def advance(self, done: int, updates: int) -> None:
+        """So many of at most so many updates of the phase under way are done."""
+        if self.advanced is not None:
+            self.advanced(done, updates)
 
 
 @dataclass(frozen=True)

@@ -113,16 +113,22 @@ class RunProgress:
     def collected(self, steps: int) -> None:
         """So many more environment steps were lived."""
         self._steps += steps
-        if self.quiet:
-            return
+        self._advance(self._steps, self._planned, "steps")
+
+    def updated(self, done: int, updates: int) -> None:
+        """So many of at most so many updates of the phase under way are done."""
+        self._advance(done, updates, "updates")
+
+    def _advance(self, done: int, total: int, what: str) -> None:
         now = self._clock()
-        state = f"{self._steps} of {self._planned} steps, {self._steps / max(now - self._began, 1e-9):.0f} steps/s"
+        if self.quiet or (now - self._drawn < BAR_INTERVAL if self._bar is not None else not self._due()):
+            return
+        state = f"{done} of {total} {what}, {done / max(now - self._began, 1e-9):.0f} {what}/s"
+        self._drawn = now
         if self._bar is None:
-            if self._due():
-                self._say(f"{self._phase}, {state}")
-        elif now - self._drawn >= BAR_INTERVAL:
-            self._drawn = now
-            self._bar.update(self._inside, completed=self._steps, state=state)
+            self._say(f"{self._phase}, {state}")
+        else:
+            self._bar.update(self._inside, total=total, completed=done, state=state)
 
     def end(self, iteration: int, steps: int, scores: str) -> None:
         """An iteration is over, after so many environment steps of the run; `scores` are those of its evaluation, or empty."""

@@ -80,6 +80,7 @@ class Session:
         self.iterations = self.schedule.iterations if self.learns else 0
         self.environments = Environments(self.family, getattr(self.agent, "task_observable", False), threads.simulation)
         self.threads, self._slowed = threads, Slowed()
+        self._notices: list[str] = []  # what a user may want to know, beside what the agent says
         seeds = config.seeds()
         self.generators = {part: np.random.default_rng(seeds[part]) for part in ("environment", "tasks")}
         self.position = Position(command)
@@ -124,12 +125,12 @@ class Session:
             if start[0]:
                 progress.line(f"continues after iteration {start[0]}")
             if isinstance(phases := getattr(self.agent, "phase_seconds", None), Phases):
-                phases.told = progress.phase
+                phases.told, phases.advanced = progress.phase, progress.updated
             said: set[str] = set()
             while self.position.iteration < self.iterations:
                 row = self._iterate(progress)
                 log.iteration(row)
-                for notice in sorted(set(getattr(self.agent, "notices", ())) - said):
+                for notice in sorted({*getattr(self.agent, "notices", ()), *self._notices} - said):
                     progress.line(notice)
                     said.add(notice)
                 if self.saves:
@@ -147,7 +148,7 @@ class Session:
         self.environment_steps = position.environment_steps + rolled.steps
         if not isinstance(getattr(self.agent, "phase_seconds", None), Phases):  # others say themselves what they begin
             progress.phase("learn-other")
-        metrics, updates = self._learn(rolled.trials, progress)
+        metrics, updates = self._learn(rolled.trials)
         position.gradient_updates += updates
         position.environment_steps, position.iteration = self.environment_steps, iteration
         row: dict[str, float] = {"iteration": iteration, "environment_steps": position.environment_steps}
@@ -184,7 +185,7 @@ class Session:
             told=progress.collected,
         )
 
-    def _learn(self, trials: Trials, progress: RunProgress) -> tuple[Metrics, int]:
+    def _learn(self, trials: Trials) -> tuple[Metrics, int]:
         """Run the agent's own iteration; its seconds by phase and the number of its gradient updates are read off it."""
         before, updates = dict(getattr(self.agent, "phase_seconds", {})), getattr(self.agent, "gradient_updates", 0)
         began, worked = time.perf_counter(), time.process_time()
@@ -192,7 +193,7 @@ class Session:
         left, worked = time.perf_counter() - began, time.process_time() - worked
         alone = self.config.device == "cpu" and self.config.agent.import_path is None  # others may wait for a GPU or processes of their own
         if alone and (slowed := self._slowed.add(left, worked)):
-            progress.line(slowed)
+            self._notices.append(slowed)
         for phase, seconds in getattr(self.agent, "phase_seconds", {}).items():
             spent = seconds - before.get(phase, 0.0)
             self._count(phase, spent)
