@@ -32,9 +32,9 @@ class Clock:
         self.now += seconds
 
 
-def test_the_first_iteration_shows_its_phases_and_later_ones_a_line_in_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_first_iteration_shows_its_phases_and_later_ones_what_takes_long(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
-    with RunProgress("Family agent seed 0", 3, (0, 0), quiet=False, bar=True, clock=clock) as shown:
+    with RunProgress("Family agent seed 0", 4, (0, 0), quiet=False, bar=True, clock=clock) as shown:
         shown.begin(1, 1000)
         for _ in range(30):
             clock.passes(0.5)
@@ -49,21 +49,27 @@ def test_the_first_iteration_shows_its_phases_and_later_ones_a_line_in_ten_secon
         shown.begin(2, 20)
         clock.passes(4.0)
         shown.phase("improve")
-        clock.passes(7.0)
+        clock.passes(27.0)
         shown.phase("evaluate")
         shown.end(2, 320, "test return -1")
+        shown.begin(3, 20)
+        clock.passes(9.0)
+        shown.phase("improve")
+        clock.passes(9.0)
+        shown.end(3, 340, "")
     assert capsys.readouterr().err.splitlines() == [
         f"Family agent seed 0: iteration {text}"
         for text in (
-            "1/3: collecting, up to 1000 steps",
-            "1/3: collecting, 200 of 1000 steps, 20 steps/s",
-            "1/3: relabelling",
-            "1/3: reconstructing",
-            "1/3: improving the policy",
-            "1/3: improving the policy, 100 of 600 updates, 9 updates/s",
-            "1/3, 300 steps, 10 steps/s, 0:01:00 left",
-            "2/3: scoring",
-            "2/3, 320 steps, 2 steps/s, 0:00:11 left, test return -1",
+            "1/4: collecting, up to 1000 steps",
+            "1/4: collecting, 200 of 1000 steps, 20 steps/s",
+            "1/4: relabelling",
+            "1/4: reconstructing",
+            "1/4: improving the policy",
+            "1/4: improving the policy, 100 of 600 updates, 9 updates/s",
+            "1/4, 300 steps, 10 steps/s, 0:01:30 left",
+            "2/4: scoring",
+            "2/4, 320 steps, 1 steps/s, 0:01:02 left, test return -1",
+            "3/4, 340 steps, 1 steps/s, 0:00:24 left",
         )
     ]
 

@@ -10,7 +10,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-LINE_INTERVAL = 10.0  # seconds between plain lines
+LINE_INTERVAL = 10.0  # seconds between plain lines of iterations, and without a line inside the first one
+LONG = 30.0  # seconds without a line inside a later one
 BAR_INTERVAL = 0.1
 RECENT = 5  # iterations that rates and what is left are taken from
 PHASES = {
@@ -76,7 +77,7 @@ class RunProgress:
         self._pace = Pace(*start, clock())
         self._first = self._iteration = start[0] + 1
         self._phase, self._planned, self._steps, self._began = "", 0, 0, clock()
-        self._said = self._drawn = float("-inf")
+        self._said = self._ended = self._drawn = float("-inf")
         self._bar: Progress | None = None
         if bar and not quiet and self.console.is_terminal:
             text = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=20), TimeElapsedColumn())
@@ -139,7 +140,8 @@ class RunProgress:
             self._bar.update(self._run, completed=iteration, state=f"{iteration}/{self.iterations}, {state}")
             if scores:
                 self._bar.console.print(f"iteration {iteration}, {steps} steps: {scores}", markup=False)
-        elif scores or iteration in (self._first, self.iterations) or self._due():
+        elif scores or iteration in (self._first, self.iterations) or self._clock() - self._ended >= LINE_INTERVAL:
+            self._ended = self._clock()
             self.line(f"iteration {iteration}/{self.iterations}, {state}{scores and f', {scores}'}")
 
     def line(self, text: str) -> None:
@@ -152,7 +154,7 @@ class RunProgress:
         self.line(f"iteration {self._iteration}/{self.iterations}: {text}")
 
     def _due(self) -> bool:
-        return self._clock() - self._said >= LINE_INTERVAL
+        return self._clock() - self._said >= (LINE_INTERVAL if self._iteration == self._first else LONG)
 
 
 def clock_text(seconds: float) -> str:
