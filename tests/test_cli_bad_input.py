@@ -99,7 +99,7 @@ def test_references_in_the_wrong_order(capsys: pytest.CaptureFixture[str], tmp_p
 
 def test_resuming_with_another_configuration_names_the_key_before_anything_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     arguments = ["run", "--agent", "random", "--env", "PointGoal", "--quiet", "--device", "cpu", "--out", str(tmp_path), "--threads"]
-    shown(capsys, *arguments, "1", "--seed", "1")
+    before = shown(capsys, *arguments, "1", "--seed", "1")
     changed = [*arguments, "1", "--seed", "0", "--seed", "1", "--resume"]
     message = refused(capsys, *changed, "--set", "schedule.iterations=7")
     assert (
@@ -107,5 +107,5 @@ def test_resuming_with_another_configuration_names_the_key_before_anything_runs(
     )
     message = refused(capsys, *changed, "--set", "relabel.kind=random")
     assert "key 'agent.relabel.kind' is 'hfr' there, asked for 'random'" in message
-    assert "key 'threads' is 1 there, asked for 2" in refused(capsys, *arguments, "2", "--seed", "1", "--resume")
+    assert shown(capsys, *arguments, "2", "--seed", "1", "--resume") == before  # threads may differ
     assert [path.name for path in (tmp_path / "PointGoal").iterdir()] == ["random--quick--seed1"]

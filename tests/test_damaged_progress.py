@@ -15,7 +15,7 @@ from program import shown
 from dmrlad_bench.cards import CardError
 from dmrlad_bench.harness.checkpoint import load_checkpoint, save_checkpoint
 from dmrlad_bench.harness.log import Table, reconstruction_updates
-from dmrlad_bench.harness.progress import read_rows
+from dmrlad_bench.harness.progress_table import read_rows
 
 Lines = list[bytes]
 

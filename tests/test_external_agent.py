@@ -269,5 +269,5 @@ def test_the_program_says_it_and_exits_with_1(tmp_path: Path, module: Any, capsy
     printed = capsys.readouterr()
     assert caught.value.code == 1
     assert re.fullmatch(r"dmrlad-bench: error: .*: learn: ValueError: no \(.*failing_agents\.py:\d+\); traceback: .*\n", printed.err)
-    assert printed.out.count("run folder:") == 1
+    assert re.findall(r"^│ (\w+) +│ DMRLAD", printed.out, re.MULTILINE) == ["learner"]
     assert json.loads((tmp_path / "runs/PointGoal/learner--smoke--seed0/result.json").read_bytes())["agent"]["name"] == "learner"

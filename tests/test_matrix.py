@@ -42,12 +42,13 @@ def test_the_matrix_runs_one_after_another_and_again(capsys: pytest.CaptureFixtu
     arguments = ["run", "--agent", "random", "--env", "PointGoal", "--env", "PointGoalSparse", "--seed", "3", "--seed", "4", "--quiet"]
     arguments += ["--threads", "1", "--device", "cpu", "--out", str(tmp_path)]
     first = shown(capsys, *arguments)
-    folders = re.findall(r"^run folder: (.*)$", first, re.MULTILINE)
-    assert [Path(folder).relative_to(tmp_path).as_posix() for folder in folders] == [
-        f"{name}/random--quick--seed{seed}" for name in ("PointGoal", "PointGoalSparse") for seed in (3, 4)
-    ]
-    table = first[first.index("all runs") :]
-    found = [(name, seed) for name, seed in re.findall(r"random *│ DMRLAD/(\w+)-v0 *│ quick *│ *(\d+) │", table)]
+    for name in ("PointGoal", "PointGoalSparse"):
+        for seed in (3, 4):
+            assert (tmp_path / name / f"random--quick--seed{seed}" / "result.json").exists()
+    assert first.startswith("all runs")  # one table, at the end
+    assert first.count("┏") == 1
+    assert first.endswith(f"run folders: {tmp_path}\n")
+    found = [(name, seed) for name, seed in re.findall(r"random *│ DMRLAD/(\w+)-v0 *│ quick *│ *(\d+) │", first)]
     assert found == [(name, seed) for name in ("PointGoal", "PointGoalSparse") for seed in ("3", "4")]
     assert shown(capsys, *arguments, "--resume") == first  # finished runs are shown again
 
@@ -61,8 +62,8 @@ def test_a_run_that_fails_does_not_keep_the_others_from_running(capsys: pytest.C
     assert caught.value.code == 1
     assert printed.err.count("\n") == 1, printed.err
     assert re.match(r"dmrlad-bench: error: stopped at environment step .*/dmrlad--smoke--seed0/checkpoint-\d{6}\.json$", printed.err)
-    assert re.findall(r"^run folder: (.*)$", printed.out, re.MULTILINE) == [f"{tmp_path}/PointGoal/random--smoke--seed0"]
-    assert printed.out.count("all runs") == 1
+    assert printed.out.startswith("all runs")
+    assert re.findall(r"^│ (\w+) +│ DMRLAD", printed.out, re.MULTILINE) == ["random"]
 
 
 @pytest.mark.parametrize("rate", ["1e-3", "1e30"], ids=["finished", "diverged"])
@@ -99,7 +100,8 @@ def test_an_interrupt_stops_the_whole_matrix(capsys: pytest.CaptureFixture[str],
     with pytest.raises(SystemExit) as caught:
         main([*SMOKE, "--out", str(tmp_path), "--seed", "0", "--seed", "1", "--seed", "2"])
     assert (caught.value.code, asked) == (130, [0, 1])
-    failed, interrupted = capsys.readouterr().err.splitlines()
+    announced, failed, interrupted = capsys.readouterr().err.splitlines()
+    assert announced.startswith("3 runs: budget smoke")
     assert failed == f"dmrlad-bench: error: {tmp_path}/PointGoal/dmrlad--smoke--seed0: stopped"
     assert interrupted == "dmrlad-bench: interrupted: nothing is saved yet"
 
@@ -127,7 +129,7 @@ def test_side_by_side_gives_what_one_after_another_gives(tmp_path: Path, capsys:
     for alone, together in zip(folders_of(tmp_path / "one"), folders_of(tmp_path / "two"), strict=True):
         assert timeless(alone) == timeless(together)
     assert {path: path.stat().st_mtime_ns for path in times} == times
-    tables = [printed[printed.index("all runs") :] for printed in (one, two.out)]
+    tables = [printed[: printed.index("run folders: ")] for printed in (one, two.out)]
     assert tables[0] == tables[1]
     assert re.findall(r"│ smoke *│ *(\d) │", tables[0]) == ["0", "1", "2"]
 
@@ -143,7 +145,7 @@ def test_packed_gives_what_one_after_another_gives(
         two = shown(capsys, *given, "--quiet", "--out", tmp_path / "two", "--pack")
     for alone, together in zip(folders_of(tmp_path / "one"), folders_of(tmp_path / "two"), strict=True):
         assert timeless(alone) == timeless(together)
-    assert one[one.index("all runs") :] == two[two.index("all runs") :]
+    assert one[: one.index("run folders: ")] == two[: two.index("run folders: ")]
 
 
 def test_an_interrupt_stops_all_that_are_packed_and_they_continue_to_the_same_result(
@@ -170,18 +172,37 @@ def test_packing_and_processes_exclude_each_other(tmp_path: Path, capsys: pytest
 
 
 def test_cores_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dmrlad_bench.harness.api.available_cores", lambda: 7)
-    asked: dict[int, int] = {}
+    monkeypatch.setattr("dmrlad_bench.harness.threads.available_cores", lambda: 7)
+    asked: dict[int, tuple[int, int]] = {}
 
     def note(plans: dict[Path, Any], jobs: int, options: Any) -> Iterator[Any]:
-        asked[jobs] = next(iter(plans.values())).threads
+        config = next(iter(plans.values()))
+        asked[jobs] = config.threads, config.simulation_threads
         return iter(())
 
     monkeypatch.setattr("dmrlad_bench.harness.matrix.train_all", note)
     for jobs in ("1", "2", "9"):
         with pytest.raises(SystemExit):
-            main(["run", "--agent", "random", "--seed", "0", "--seed", "1", "--seed", "2", "--out", str(tmp_path), "--jobs", jobs])
-    assert asked == {1: 7, 2: 3, 3: 2}  # never more processes than runs
+            main(
+                [
+                    "run",
+                    "--agent",
+                    "random",
+                    "--seed",
+                    "0",
+                    "--seed",
+                    "1",
+                    "--seed",
+                    "2",
+                    "--out",
+                    str(tmp_path),
+                    "--jobs",
+                    jobs,
+                    "--budget",
+                    "full",
+                ]
+            )
+    assert asked == {1: (7, 7), 2: (3, 3), 3: (2, 2)}  # never more processes than runs
 
 
 def test_a_finished_run_of_another_configuration_is_not_taken(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -254,8 +275,10 @@ def test_failures_among_workers_are_reported_at_the_end(tmp_path: Path, capfd: p
     last = printed.err.splitlines()[-1]
     assert re.match(r"dmrlad-bench: error: stopped at environment step .*/dmrlad--smoke--seed0/checkpoint-\d{6}\.json$", last), printed.err
     assert "PointGoal random seed 0: final scores" in printed.err  # progress lines say whose they are
-    assert re.findall(r"^run folder: (.*)$", printed.out, re.MULTILINE) == [f"{tmp_path}/PointGoal/random--smoke--seed0"]
-    assert "all runs" in printed.out
+    ended = f"{tmp_path}/PointGoal/random--smoke--seed0: finished after "
+    assert [line.startswith(ended) for line in printed.err.splitlines() if ": finished after " in line] == [True]
+    assert printed.out.startswith("all runs")
+    assert re.findall(r"^│ (\w+) +│ DMRLAD", printed.out, re.MULTILINE) == ["random"]
 
 
 def workers_of(process: subprocess.Popen[str], count: int) -> list[int]:

@@ -14,7 +14,7 @@ from dmrlad_bench.cards import CardError
 from dmrlad_bench.cli import main
 from dmrlad_bench.cli.output import RULED, fail
 from dmrlad_bench.harness.api import plan
-from dmrlad_bench.harness.log import RunLog
+from dmrlad_bench.harness.progress import RunProgress
 
 ENVS = Path(__file__).resolve().parent.parent / "envs"
 RUN = ["run", "--agent", "random", "--budget", "smoke", "--device", "cpu", "--threads", "1", "--quiet"]
@@ -50,12 +50,12 @@ def test_nothing_on_a_card_is_markup(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert text in shown(capsys, "agents", tmp_path / "marked.toml")
 
 
-def test_progress_is_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_no_markup(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # Rich then takes a captured stream for a terminal, and draws a bar
     monkeypatch.setenv("COLUMNS", "200")
-    with RunLog(tmp_path, "a[/b] :smile:", 1, (0, 0), quiet=False, bar=True) as log:
-        log.line("continues [/c]")
-        log.show({"iteration": 1, "environment_steps": 5, "eval/test_return_1": 2.0})
+    with RunProgress("a[/b] :smile:", 1, (0, 0), quiet=False, bar=True) as progress:
+        progress.line("continues [/c]")
+        progress.end(1, 5, "validation return [/d]")
     printed = capsys.readouterr().err
     assert "a[/b] :smile:: continues [/c]" in printed and printed.count("a[/b] :smile:") > 1
 

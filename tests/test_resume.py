@@ -77,8 +77,6 @@ def test_another_configuration_is_not_resumed(tmp_path: Path, counting: Callable
     run(tmp_path)
     with pytest.raises(CardError, match=r"key 'agent.schedule.iterations' is 3 there, asked for 5"):
         run(tmp_path, "schedule.iterations=5", resume=True)
-    with pytest.raises(CardError, match=r"key 'threads' is 1 there, asked for 2"):
-        run(tmp_path, resume=True, threads=2)
     assert planned(tmp_path, resume=True, threads=None)[0].threads == 1  # what is not asked for is taken from the folder
 
 

@@ -18,7 +18,9 @@ from dmrlad_bench.envs.family import family
 from dmrlad_bench.harness.agent import make_agent
 from dmrlad_bench.harness.api import evaluate, train
 from dmrlad_bench.harness.collect import Environments, roll_out
+from dmrlad_bench.harness.progress import RunProgress
 from dmrlad_bench.harness.session import Session
+from dmrlad_bench.harness.threads import Threads
 
 FAMILIES = ("PointGoal", "CheetahDirNonStationary")
 
@@ -187,10 +189,11 @@ def test_trials_spoiled_while_learning_are_counted_as_they_were(
     made = counting()
     config, folder = planned(tmp_path)
     folder.mkdir(parents=True)
-    session = Session(config, folder, ["dmrlad-bench"])
+    session = Session(config, folder, ["dmrlad-bench"], Threads(1, 1))
     (agent,) = made
 
     learns = agent.learn
+    progress = RunProgress("run", config.agent.schedule.iterations, (0, 0), quiet=True, bar=False)
 
     def learn(trials: Trials) -> dict[str, float]:
         metrics = learns(trials)
@@ -200,9 +203,9 @@ def test_trials_spoiled_while_learning_are_counted_as_they_were(
 
     monkeypatch.setattr(agent, "learn", learn)
     try:
-        row = session._iterate()
-        honest = Session(config, folder, ["dmrlad-bench"])
-        expected = honest._iterate()
+        row = session._iterate(progress)
+        honest = Session(config, folder, ["dmrlad-bench"], Threads(1, 1))
+        expected = honest._iterate(progress)
         honest.environments.close()
     finally:
         session.environments.close()

@@ -192,7 +192,9 @@ class Cemrl(ReplayAgent):
 
         validation = draw(max(1, VALIDATION_TARGETS // config.segment), held_out=True)
         segments = in_blocks(draw, max(1, config.batch_size // config.segment), self.device)
-        return inference.fit(lambda: next(segments), validation, self.config.schedule.reconstruction_updates, self.generator)
+        return inference.fit(
+            lambda: next(segments), validation, self.config.schedule.reconstruction_updates, self.generator, self.phase_seconds
+        )
 
     @torch.no_grad()
     def _reinfer(self, inference: TaskInference) -> None:
@@ -212,7 +214,7 @@ class Cemrl(ReplayAgent):
             return own(count, ahead, self.generator)
 
         batches = in_blocks(draw, config.batch_size, self.device)
-        return averaged_updates(lambda: self.learner.update(next(batches), self.generator), updates, self.learner)
+        return averaged_updates(lambda: self.learner.update(next(batches), self.generator), updates, self.learner, self.phase_seconds)
 
     def state_dict(self) -> dict[str, Any]:
         """As every replay agent's, and the hypotheses, which a scored agent needs without its replay."""

@@ -15,7 +15,7 @@ from torch.nn import functional
 from dmrlad_bench.agents.belief import Belief
 from dmrlad_bench.agents.encoder import ContextEncoder
 from dmrlad_bench.agents.graphs import GraphedUpdate, changing_tensors
-from dmrlad_bench.agents.interface import Diverged, Metrics
+from dmrlad_bench.agents.interface import Diverged, Metrics, Phases
 from dmrlad_bench.agents.networks import MLP, copy_all
 from dmrlad_bench.agents.optimisers import FusedAdam, schedule_learning_rate
 from dmrlad_bench.agents.turns import turn
@@ -233,12 +233,19 @@ class TaskInference:
         self.optimiser.step()
         return loss.detach()
 
-    def fit(self, draw: Callable[[], Segments], validation: Segments, updates: int, generator: torch.Generator) -> Metrics:
+    def fit(
+        self,
+        draw: Callable[[], Segments],
+        validation: Segments,
+        updates: int,
+        generator: torch.Generator,
+        phases: Phases | None = None,
+    ) -> Metrics:
         """Train for up to `updates` steps with early stopping on a fixed validation set.
 
         Every `validation_interval` updates the weights w_s, w_r are re-balanced and the validation error is taken; after
         `patience` updates without improvement, or at the end, the best parameters *and* optimiser moments return. Those from
-        before the first update count: where no update helps, beliefs stay as the policy knows them.
+        before the first update count: where no update helps, beliefs stay as the policy knows them. `phases` are told how far it is.
 
         Raises:
             Diverged: a loss is not finite.
@@ -255,6 +262,8 @@ class TaskInference:
                 for _ in range(min(self.config.validation_interval, updates - done)):
                     total += self.update(draw(), generator)
                     done += 1
+            if phases is not None:
+                phases.advance(done, updates)
             error, state_error, reward_error = self._validate(validation, noise)
             if not math.isfinite(error) or not math.isfinite(float(total)):
                 raise Diverged(f"the reconstruction loss is {float(total)} at reconstruction update {self.updates + done}")

@@ -15,6 +15,18 @@ class Diverged(RuntimeError):
     """A loss became NaN or infinite; the message names the loss and the update."""
 
 
+class Phases(dict[str, float]):
+    """Wall seconds of each phase so far; whoever listens is told when one begins, and how many of its updates are done."""
+
+    told: Callable[[str], object] | None = None
+    advanced: Callable[[int, int], object] | None = None
+
+    def advance(self, done: int, updates: int) -> None:
+        """So many of at most so many updates of the phase under way are done."""
+        if self.advanced is not None:
+            self.advanced(done, updates)
+
+
 @dataclass(frozen=True)
 class Problem:
     """What a learner may know of a task family: sizes, training tasks, and the pure reward and success functions. No simulator.

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dmrlad_bench.agents.interface import Diverged, Metrics
+from dmrlad_bench.agents.interface import Diverged, Metrics, Phases
 from dmrlad_bench.agents.turns import turn
 
 CHECK_INTERVAL = 100
@@ -34,6 +34,8 @@ def seeded_generator(seed: np.random.SeedSequence, device: torch.device) -> torc
 @contextmanager
 def timed_phase(seconds: dict[str, float], name: str, device: torch.device) -> Iterator[None]:
     """Add the wall seconds of what runs inside, its work on the device included, to `seconds[name]`."""
+    if isinstance(seconds, Phases) and seconds.told is not None:
+        seconds.told(name)
     started = time.perf_counter()
     yield
     if device.type == "cuda":
@@ -41,8 +43,8 @@ def timed_phase(seconds: dict[str, float], name: str, device: torch.device) -> I
     seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - started
 
 
-def averaged_updates(update: Callable[[], dict[str, Tensor]], updates: int, learner: Learner) -> Metrics:
-    """Call `update` so many times; returns the means of the scalar tensors that it gives.
+def averaged_updates(update: Callable[[], dict[str, Tensor]], updates: int, learner: Learner, phases: Phases | None = None) -> Metrics:
+    """Call `update` so many times, telling `phases` how far it is; returns the means of the scalar tensors that it gives.
 
     Raises:
         Diverged: one of them is not finite; looked at every `CHECK_INTERVAL` updates, for looking waits for the device.
@@ -56,6 +58,8 @@ def averaged_updates(update: Callable[[], dict[str, Tensor]], updates: int, lear
                 row = torch.stack(list(values.values()))
                 names, total = (names, total + row) if names else (list(values), row)
                 done += 1
+        if phases is not None:
+            phases.advance(done, updates)
         sums = dict(zip(names, total.tolist(), strict=True))
         broken = next((name for name, value in sums.items() if not math.isfinite(value)), None)
         if broken is not None:

@@ -130,7 +130,9 @@ class PearlAgent(ReplayAgent):
             metrics = self._store(trials)
         with timed_phase(self.phase_seconds, "improve", self.device):
             batches = TaskBatches(self.replay, self.pearl.recent_trials)
-            metrics.update(averaged_updates(lambda: self.update(batches), self.config.schedule.policy_updates, self.learner))
+            metrics.update(
+                averaged_updates(lambda: self.update(batches), self.config.schedule.policy_updates, self.learner, self.phase_seconds)
+            )
         return metrics
 
     def _store(self, trials: Trials) -> Metrics:

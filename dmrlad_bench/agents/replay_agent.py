@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dmrlad_bench.agents.exploration import NoiseActions, PolicyNoise, training_noise
-from dmrlad_bench.agents.interface import Problem, Transition, Trials
+from dmrlad_bench.agents.interface import Phases, Problem, Transition, Trials
 from dmrlad_bench.agents.learning import Learner, seeded_generator
 from dmrlad_bench.agents.replay import TrialReplay
 from dmrlad_bench.cards.agent_config import AgentConfig
@@ -38,7 +38,7 @@ class ReplayAgent:
         self.generator = seeded_generator(stream, self.device)
         self.numpy_generator = np.random.default_rng(exploration)
         self.task_observable = config.task_observable
-        self.phase_seconds: dict[str, float] = {}
+        self.phase_seconds = Phases()
         self._fresh: Tensor | None = None
         self._noise: NoiseActions | None = None
         self._policy_noise: PolicyNoise | None = None

@@ -79,4 +79,4 @@ class Rl2(ReplayAgent):
             return self.learner.update(draw_sequences(self.replay, batch, self.recurrent, self.generator), self.generator)
 
         with timed_phase(self.phase_seconds, "improve", self.device):
-            return averaged_updates(update, schedule.policy_updates, self.learner)
+            return averaged_updates(update, schedule.policy_updates, self.learner, self.phase_seconds)

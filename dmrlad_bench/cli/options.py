@@ -12,6 +12,10 @@ from dmrlad_bench.cards import BUDGETS
 
 DEFAULT_ENV = "DMRLAD/CheetahVelSparse-v0"
 THREADS = "Threads of torch and of the simulation. [default: the {}]"
+TORCH_THREADS = (
+    "Threads of torch, and of the simulation unless given. [default: 1 in budgets smoke and quick, else the cores allowed / jobs]"
+)
+SIMULATION_THREADS = "Threads of the simulation; they change no result. [default: --threads where given, else the cores allowed / jobs]"
 
 
 def whole_number(text: str) -> int:

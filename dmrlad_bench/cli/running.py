@@ -11,9 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dmrlad_bench.cards import CardError, load_agent, load_family, resolve_agent
-from dmrlad_bench.cli.options import DEFAULT_ENV, THREADS, Budget, Envs, Overrides, import_from_here, whole_number
+from dmrlad_bench.cli.options import (
+    DEFAULT_ENV,
+    SIMULATION_THREADS,
+    THREADS,
+    TORCH_THREADS,
+    Budget,
+    Envs,
+    Overrides,
+    import_from_here,
+    whole_number,
+)
 from dmrlad_bench.cli.output import PROGRAM, Shown, fail, table_console
 from dmrlad_bench.harness.errors import RunFailed
+from dmrlad_bench.harness.threads import sleep_while_waiting
 
 if TYPE_CHECKING:
     from dmrlad_bench.reports.results import Result
@@ -34,8 +45,9 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Continue existing run folders.")] = False,
     jobs: Annotated[int, typer.Option(parser=whole_number, metavar="N", help="Runs at a time, each in a process of its own.")] = 1,
     pack: Annotated[bool, typer.Option("--pack", help="All runs at once in one process, sharing a GPU. Without one, take --jobs.")] = False,
-    threads: Annotated[int | None, typer.Option(parser=whole_number, metavar="N", help=THREADS.format("cores allowed / jobs"))] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+    threads: Annotated[int | None, typer.Option(parser=whole_number, metavar="N", help=TORCH_THREADS)] = None,
+    simulation_threads: Annotated[int | None, typer.Option(parser=whole_number, metavar="N", help=SIMULATION_THREADS)] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress, only what came out.")] = False,
     profile: Annotated[bool, typer.Option("--profile", help="Print the seconds spent in each phase, and the rates.")] = False,
 ) -> None:
     """Train agents and score them on held-out tasks; several agents, families and seeds make a matrix of runs.
@@ -47,33 +59,38 @@ def run(
         raise CardError(f"jobs: expected at least 1, got {jobs}")
     if pack and jobs > 1:
         raise CardError(f"pack: all runs share one process, so jobs must be 1, got {jobs}")
+    sleep_while_waiting()
     _check_names(agent, env, budget)
-    from dmrlad_bench.harness.api import needed_memory, plan
-    from dmrlad_bench.harness.memory_estimate import check_together
+    from dmrlad_bench.harness.api import Draft, draft
+    from dmrlad_bench.harness.expected import announce
     from dmrlad_bench.harness.run import Run, check_folder
 
     matrix = list(itertools.product(agent, env, seed))
     jobs = min(jobs, len(matrix))
-    shared: dict[str, Any] = {"budget": budget, "device": device, "out": out, "overrides": overrides, "threads": threads, "jobs": jobs}
-    plans: dict[Path, Any] = {}
+    shared: dict[str, Any] = {"budget": budget, "device": device, "out": out, "overrides": overrides, "jobs": jobs}
+    shared |= {"threads": threads, "simulation_threads": simulation_threads}
+    drafts: dict[Path, Draft] = {}
     for one_agent, one_env, one_seed in matrix:
-        config, folder = plan(one_agent, one_env, seed=one_seed, resume=resume, **shared)
-        if folder in plans:
+        drafted = draft(one_agent, one_env, seed=one_seed, resume=resume, **shared)
+        folder = drafted.folder
+        if folder in drafts:
             raise CardError(f"{folder}: asked for twice; each --agent, --env and --seed may be given once")
         taken = len(matrix) > 1 and Run(folder).finished
         if taken and not resume:
-            config, folder = plan(one_agent, one_env, seed=one_seed, resume=True, **shared)
-        check_folder(config, folder, resume or taken)
-        if taken and not quiet:
+            drafted = draft(one_agent, one_env, seed=one_seed, resume=True, **shared)
+        check_folder(drafted.drafted, folder, resume or taken)
+        drafts[folder] = drafted
+    finished_before = [folder for folder in drafts if Run(folder).finished]
+    if not quiet:
+        for folder in finished_before if len(matrix) > 1 else ():
             print(f"{folder}: finished before, taken as it is", file=sys.stderr)
-        plans[folder] = config
-    if pack or jobs > 1:
-        check_together([needed_memory(config) for config in plans.values()], 0 if pack else jobs, next(iter(plans.values())).device)
+        announce({folder: drafted.drafted for folder, drafted in drafts.items()}, jobs)
+    plans = {folder: drafted.config() for folder, drafted in drafts.items()}  # seconds: torch looks for a GPU
 
     from dmrlad_bench.harness.log import reconstruction_updates
-    from dmrlad_bench.harness.matrix import Options, train_all  # seconds of imports, paid once everything is known to be right
+    from dmrlad_bench.harness.matrix import Options, train_all
     from dmrlad_bench.harness.signals import interrupt_on_signals
-    from dmrlad_bench.reports.tables import phases_table, result_table, runs_table
+    from dmrlad_bench.reports.tables import ended_line, phases_table, result_table, runs_table
 
     interrupt_on_signals()
     shown = Shown()
@@ -85,17 +102,24 @@ def run(
                 failures.append(outcome)
                 continue
             results[folder] = outcome
-            shown.print(result_table(outcome))
-            if profile:
-                shown.print(phases_table(outcome, reconstruction_updates(folder)))
-            shown.print(f"run folder: {folder}", soft_wrap=True)
+            if len(plans) > 1 and not quiet and folder not in finished_before:
+                print(f"{folder}: {ended_line(outcome)}", file=sys.stderr)
     except KeyboardInterrupt as error:  # here, for typer swallows what is left of an interrupt outside of its commands
         _report(failures)
         for line in (str(error) or "interrupted").splitlines():
             fail(line, 130)
         raise typer.Exit(130) from None
-    if len(plans) > 1 and results:
-        shown.print(runs_table([results[folder] for folder in plans if folder in results]))
+    finished = {folder: results[folder] for folder in plans if folder in results}
+    for folder, result in finished.items():
+        if len(plans) == 1:
+            shown.print(result_table(result))
+        if profile:
+            shown.print(phases_table(result, reconstruction_updates(folder)))
+        if profile or len(plans) == 1:
+            shown.print(f"run folder: {folder}", soft_wrap=True)
+    if len(plans) > 1 and finished:
+        shown.print(runs_table(list(finished.values())))
+        shown.print(f"run folders: {out}", soft_wrap=True)
     code = _report(failures)
     if not code:
         shown.finish()
@@ -114,6 +138,7 @@ def evaluate(
     from dmrlad_bench.harness.run import Run
     from dmrlad_bench.harness.trust import check_trust, named_code
 
+    sleep_while_waiting()
     config = Run(run_folder).config
     check_trust(run_folder, config, trust_code)
     if named_code(config):

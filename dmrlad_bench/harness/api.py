@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ from dmrlad_bench.harness.agent import load_trained
 from dmrlad_bench.harness.collect import Environments
 from dmrlad_bench.harness.errors import RunFailed
 from dmrlad_bench.harness.evaluate import EPISODES, score
+from dmrlad_bench.harness.expected import announce
 from dmrlad_bench.harness.machine import torch_settings
 from dmrlad_bench.harness.memory_estimate import check_memory
 from dmrlad_bench.harness.replay_demand import Sizes, check_replay
-from dmrlad_bench.harness.run import CONFIG_FILE, MOST_THREADS, Run, RunConfig, read_config, resolve_device, run_name
+from dmrlad_bench.harness.run import CONFIG_FILE, Run, RunConfig, check_folder, read_config, resolve_device, run_name
+from dmrlad_bench.harness.threads import Threads, threads_for
 from dmrlad_bench.harness.train import train_run
 from dmrlad_bench.harness.trust import check_trust
 from dmrlad_bench.reports.scores import TrialScores
@@ -34,7 +37,26 @@ OUT = Path("runs")
 ENV = "DMRLAD/CheetahVelSparse-v0"
 
 
-def plan(
+@dataclass(frozen=True)
+class Draft:
+    """What a run would be, known without torch: where the device was left open, it is the CPU until `config()` has looked for a GPU."""
+
+    drafted: RunConfig
+    folder: Path
+    open_device: bool
+
+    def config(self) -> RunConfig:
+        """The configuration with its device."""
+        return self.drafted.model_copy(update={"device": resolve_device("auto")}) if self.open_device else self.drafted
+
+
+def plan(agent: str | Path, env: str | Path = ENV, **options: Any) -> tuple[RunConfig, Path]:
+    """Resolve what a run would be, and its folder, as `draft` does, device included; nothing is written."""
+    drafted = draft(agent, env, **options)
+    return drafted.config(), drafted.folder
+
+
+def draft(
     agent: str | Path,
     env: str | Path = ENV,
     *,
@@ -44,10 +66,11 @@ def plan(
     out: Path | str | None = None,
     overrides: Sequence[str] = (),
     threads: int | None = None,
+    simulation_threads: int | None = None,
     resume: bool = False,
     jobs: int = 1,
-) -> tuple[RunConfig, Path]:
-    """Resolve what a run would be, and its folder; nothing is written.
+) -> Draft:
+    """Resolve what a run would be, and its folder, without looking for a GPU; nothing is written.
 
     A resumed run takes its device and threads from its folder where `device` is `auto` and `threads` is None; a new one shares
     the cores allowed with the other runs at a time, of which there are `jobs`.
@@ -64,27 +87,29 @@ def plan(
         check_scripted(solved)
     if seed < 0:
         raise CardError(f"seed: expected a whole number from 0 on, got {seed}")
-    _check_threads(threads)
     folder = Path(OUT if out is None else out) / solved.name / run_name(config.name, budget, seed)
+    before: Threads | None = None
     if resume and os.path.exists(folder / CONFIG_FILE):
         recorded = read_config(folder)
         device = recorded.device if device == "auto" else device
-        threads = recorded.threads if threads is None else threads
+        before = Threads(recorded.threads, recorded.simulation_threads)
     if config.algorithm == EXTERNAL and device != "cpu" and not takes_device(config):
         if device != "auto":
             raise CardError(f"device {device!r}: agent {config.import_path!r} has no parameter 'device'; accepted: auto, cpu")
         device = "cpu"
+    taken = threads_for(threads, simulation_threads, budget, jobs, before)
     resolved = RunConfig(
         env=solved.id,
         budget=budget,
         seed=seed,
-        device=resolve_device(device),
-        threads=max(1, available_cores() // jobs) if threads is None else threads,
+        device="cpu" if device == "auto" else resolve_device(device),
+        threads=taken.torch,
+        simulation_threads=taken.simulation,
         agent=config,
         family=solved.card,
     )
     needed_memory(resolved, solved)
-    return resolved, folder
+    return Draft(resolved, folder, device == "auto")
 
 
 def needed_memory(config: RunConfig, solved: TaskFamily | None = None) -> int:
@@ -115,6 +140,7 @@ def train(
     out: Path | str | None = None,
     overrides: Sequence[str] = (),
     threads: int | None = None,
+    simulation_threads: int | None = None,
     resume: bool = False,
     quiet: bool = False,
 ) -> Run:
@@ -128,7 +154,9 @@ def train(
         device: `auto`, `cpu` or `cuda`.
         out: the folder that holds the run folders; `runs` unless given.
         overrides: `key=value` for the agent's configuration, as `schedule.iterations=20`.
-        threads: of torch and of the simulation; None = as many as there are cores allowed.
+        threads: of torch, and of the simulation unless that is given; None = 1 of torch in the budgets `smoke` and `quick`, else as
+            many as there are cores allowed.
+        simulation_threads: they change no result; None = `threads` where given, else as many as there are cores allowed.
         resume: continue an existing run folder.
         quiet: show no progress on standard error.
 
@@ -137,13 +165,17 @@ def train(
         RunFailed: a loss became NaN, the disk is full, or an agent of anyone's raised.
         KeyboardInterrupt: Ctrl-C; the last whole iteration is saved.
     """
-    options = {"seed": seed, "budget": budget, "device": device, "out": out, "overrides": tuple(overrides), "threads": threads}
-    config, folder = plan(agent, env, **options, resume=resume)  # pyright: ignore[reportArgumentType]
+    counts = {"threads": threads, "simulation_threads": simulation_threads}
+    options: dict[str, Any] = {"seed": seed, "budget": budget, "device": device, "out": out, "overrides": tuple(overrides), **counts}
+    drafted = draft(agent, env, **options, resume=resume)
+    check_folder(drafted.drafted, drafted.folder, resume)
+    if not quiet:
+        announce({drafted.folder: drafted.drafted})
     command = ["dmrlad-bench", "run", "--agent", str(agent), "--env", str(env), "--seed", str(seed), "--budget", budget, "--device", device]
     command += [] if out is None else ["--out", str(out)]
-    command += [] if threads is None else ["--threads", str(threads)]
+    command += [part for name, count in counts.items() if count is not None for part in (f"--{name.replace('_', '-')}", str(count))]
     command += [part for override in overrides for part in ("--set", override)]
-    return train_run(config, folder, resume=resume, command=command, quiet=quiet)
+    return train_run(drafted.config(), drafted.folder, resume=resume, command=command, quiet=quiet)
 
 
 def evaluate(
@@ -174,7 +206,7 @@ def evaluate(
         CardError: not a run, not an agent, no such split, a family of other sizes, or a run with code that nobody said to trust.
         RunFailed: a run's agent is a class of anyone's, and raised; or a process that runs Meta-World was ended.
     """
-    _check_threads(threads)
+    threads_for(threads, None, "quick")  # refuses bad ones
     if isinstance(agent, str | Path):
         agent = Run(Path(agent))
     options: dict[str, Any] = {"episodes": episodes, "deterministic": deterministic}
@@ -184,12 +216,12 @@ def evaluate(
         solved = TaskFamily(config.family) if env is None else _family(env)
         if env is not None and (solved.observation_dim, solved.action_dim) != _sizes(TaskFamily(config.family)):
             raise CardError(f"env {solved.id}: observations and actions have other sizes than those of the run's family {config.env}")
-        threads = config.threads if threads is None else threads
+        taken = threads_for(threads, None, config.budget, recorded=Threads(config.threads, config.simulation_threads))
         try:
-            with torch_settings(threads, config.device):
+            with torch_settings(taken.torch, config.device):
                 actor, iteration = load_trained(agent)
                 sequence = config.evaluation_seed(iteration, split, deterministic)
-                return _score(actor, solved, split, sequence, threads, options)
+                return _score(actor, solved, split, sequence, taken.simulation, options)
         except (AgentFault, SimulatorEnded, SystemExit) as error:
             raise RunFailed(f"{agent.folder}: {described(error) if isinstance(error, SystemExit) else error}") from error
     missing = [name for name in NEEDED if not callable(getattr(agent, name, None))]
@@ -216,11 +248,6 @@ def _check_text(name: str, path: str | Path | None) -> None:
         str(path).encode()
     except UnicodeEncodeError:
         raise CardError(f"{name}: {os.fsencode(str(path))!r} is not UTF-8; results, which record it, are") from None
-
-
-def _check_threads(threads: int | None) -> None:
-    if threads is not None and not 1 <= threads <= MOST_THREADS:
-        raise CardError(f"threads: expected {'at least 1' if threads < 1 else f'at most {MOST_THREADS}'}, got {threads}")
 
 
 def _family(env: str | Path | TaskFamily) -> TaskFamily:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +71,7 @@ def roll_out(
     deterministic: bool,
     training_iteration: int | None = None,
     keep: bool = False,
+    told: Callable[[int], object] | None = None,
 ) -> RollOut:
     """Run one trial of `episodes` consecutive episodes in each of the tasks, all side by side, or as many as the family allows.
 
@@ -83,12 +85,13 @@ def roll_out(
         deterministic: whether the agent acts without noise.
         training_iteration: number of the training iteration, where the data will be learnt from.
         keep: whether the transitions are returned.
+        told: called after every step of all environments with how many of them lived it.
     """
     family, num_envs = environments.family, len(task_index)
     if family.widest is not None and num_envs > family.widest:
         groups = [task_index[first : first + family.widest] for first in range(0, num_envs, family.widest)]
         options = {"episodes": episodes, "generator": generator, "deterministic": deterministic}
-        options |= {"training_iteration": training_iteration, "keep": keep}
+        options |= {"training_iteration": training_iteration, "keep": keep, "told": told}
         return _joined([roll_out(environments, agent, split, group, **options) for group in groups])
     environment = environments.get(split, num_envs)
     kind = _ChangingRecorder if family.tasks_change else _Recorder
@@ -119,6 +122,8 @@ def roll_out(
             returns[:, episode] += np.where(active, reward, 0.0)
             flags[:, step] = info["success"] & active
             lengths[:, episode] += active
+            if told is not None:
+                told(int(active.sum()))
             active = active & ~(terminated | truncated)
             with turn():
                 agent.observe(transition)

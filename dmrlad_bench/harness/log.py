@@ -1,4 +1,4 @@
-"""What a run writes while it goes: `progress.csv`, TensorBoard events, and progress on standard error."""
+"""What a run writes while it goes: `progress.csv` and TensorBoard events; and scalars as text."""
 
 from __future__ import annotations
 
@@ -9,20 +9,14 @@ import os
 import socket
 import sys
 import time
-from collections import deque
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
 from dmrlad_bench.cards.writing import open_itself, write_atomic
-from dmrlad_bench.harness.progress import PROGRESS_FILE, damage, read_rows
+from dmrlad_bench.harness.progress_table import PROGRESS_FILE, damage, read_rows
 
 LEADING = ("iteration", "environment_steps", "gradient_updates", "seconds")
-LINE_INTERVAL = 10.0
-RECENT = 10
 
 
 class Table:
@@ -115,44 +109,20 @@ class RunLog:
 
     Args:
         folder: the run folder.
-        title: names the run on the progress line.
-        iterations: how many there will be.
         start: (iteration, environment steps) of the checkpoint that is continued; (0, 0) for a new run.
-        quiet: show no progress.
-        bar: show progress as a bar where standard error is a terminal.
     """
 
-    def __init__(self, folder: Path, title: str, iterations: int, start: tuple[int, int], quiet: bool, bar: bool) -> None:
+    def __init__(self, folder: Path, start: tuple[int, int]) -> None:
         iteration, steps = start
         self.table = Table(folder / PROGRESS_FILE, iteration)
         if self.table.damage:
             print(self.table.damage, file=sys.stderr)  # also where quiet
         self.events = Events(folder, steps + 1 if iteration or any(folder.glob("events.out.tfevents.*")) else None)
-        self.title, self.iterations = title, iterations
-        self.console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-        self.quiet = quiet
-        self._recent: deque[tuple[float, int, int]] = deque([(time.monotonic(), iteration, steps)], maxlen=RECENT + 1)
-        self._last_line = float("-inf")
-        self._bar: Progress | None = None
-        if bar and not quiet and self.console.is_terminal:
-            columns = (
-                SpinnerColumn(),
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=20),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-            )
-            self._bar = Progress(*columns, TextColumn("{task.fields[state]}", markup=False), console=self.console, transient=False)
-            self._task = self._bar.add_task(title, total=iterations, completed=iteration, state="")
 
     def __enter__(self) -> RunLog:
-        if self._bar is not None:
-            self._bar.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._bar is not None:
-            self._bar.stop()
         self.events.close()
 
     def iteration(self, row: dict[str, float]) -> None:
@@ -160,30 +130,8 @@ class RunLog:
         self.table.add(row)
         self.events.add({name: value for name, value in row.items() if name not in LEADING}, int(row["environment_steps"]))
 
-    def show(self, row: dict[str, float]) -> None:
-        """Bring the progress display up to date."""
-        iteration, steps = int(row["iteration"]), int(row["environment_steps"])
-        self._recent.append((time.monotonic(), iteration, steps))
-        (began, first_iteration, first_steps), (now, _, _) = self._recent[0], self._recent[-1]
-        elapsed = max(now - began, 1e-9)
-        left = elapsed / max(iteration - first_iteration, 1) * (self.iterations - iteration)
-        state = f"{steps} steps, {(steps - first_steps) / elapsed:.0f} steps/s"
-        scores = _scores_text(row)
-        if self._bar is not None:
-            self._bar.update(self._task, completed=iteration, state=f"{state}, {_clock(left)} left")
-            if scores:
-                self._bar.console.print(f"iteration {iteration}, {steps} steps: {scores}")
-        elif not self.quiet and (scores or now - self._last_line >= LINE_INTERVAL or iteration == self.iterations):
-            self._last_line = now
-            self.line(f"iteration {iteration}/{self.iterations}, {state}, {_clock(left)} left{scores and f', {scores}'}")
 
-    def line(self, text: str) -> None:
-        """One line on standard error, unless quiet."""
-        if not self.quiet:
-            self.console.print(f"{self.title}: {text}", markup=False, soft_wrap=True)
-
-
-def _scores_text(row: dict[str, float]) -> str:
+def scores_text(row: dict[str, float]) -> str:
     """`test return -80.1/-62.3/-60.0, test success 0/0.1/0.2`: one number for each episode of the trial; empty without scores."""
     parts: dict[str, list[str]] = {}
     for name, value in row.items():
@@ -191,12 +139,6 @@ def _scores_text(row: dict[str, float]) -> str:
             what, _, _ = name.removeprefix("eval/").rpartition("_")
             parts.setdefault(what.replace("_", " "), []).append(f"{value:.4g}")
     return ", ".join(f"{what} {'/'.join(values)}" for what, values in parts.items())
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
 
 
 def evaluation_columns(name: str, scores: Any) -> dict[str, float]:

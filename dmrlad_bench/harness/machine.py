@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 from dmrlad_bench.envs.cores import available_cores
+from dmrlad_bench.harness.threads import Threads, threads_for
 from dmrlad_bench.reports.results import Host
 
 PACKAGES = ("dmrlad-bench", "torch", "numpy", "scipy", "mujoco", "gymnasium", "metaworld", "safetensors")
@@ -71,18 +72,21 @@ def torch_settings(threads: int, device: str) -> Iterator[None]:
 
 def diagnosis() -> dict[str, str]:
     """What a bug report needs to say."""
-    import torch
-
     from dmrlad_bench.harness.run import resolve_device
 
     device = resolve_device("auto")
+
+    def default(budget: str) -> Threads:
+        return threads_for(None, None, budget)
+
     machine = host(device)
     return {
         **packages(),
         "system": machine.system,
         "processor": f"{machine.processor}, {machine.machine}",
         "cores": f"{machine.cores}, allowed {available_cores()}",
-        "torch threads": str(torch.get_num_threads()),
+        "threads of a run": f"torch {default('quick').torch}, budgets standard and full {default('full').torch}; "
+        f"simulation {default('quick').simulation}",
         "device": device if machine.accelerator is None else f"{device}: {machine.accelerator}",
         "renderer": _renderer(),
     }

@@ -20,6 +20,7 @@ from dmrlad_bench.cards.family import UNHASHED
 from dmrlad_bench.cards.reading import CardModel, read_toml, validate
 from dmrlad_bench.cards.writing import PARTIAL, open_itself, refuse_link, write_atomic
 from dmrlad_bench.harness.checkpoint import REPLAY
+from dmrlad_bench.harness.threads import MOST_THREADS
 from dmrlad_bench.reports.results import RESULT_FILE, Result, read_result
 
 CONFIG_FILE = "config.toml"
@@ -30,7 +31,6 @@ OWN_FILES = re.compile(
     r"config\.toml|run\.lock|progress\.csv.*|result\.json|error\.log|checkpoint-.*|events\.out\.tfevents\..*|.*\.partial"
 )
 DEVICES = ("auto", "cpu", "cuda")
-MOST_THREADS = 1024
 PARTS = ("environment", "agent", "evaluation", "tasks")
 
 
@@ -41,7 +41,8 @@ class RunConfig(CardModel):
     budget: str
     seed: int = Field(ge=0)
     device: Literal["cpu", "cuda"]
-    threads: int = Field(ge=1, le=MOST_THREADS, description="threads of torch and of the simulation")
+    threads: int = Field(ge=1, le=MOST_THREADS, description="threads of torch")
+    simulation_threads: int = Field(ge=1, le=MOST_THREADS, description="threads of the simulation")
     agent: AgentConfig
     family: FamilyCard
 
@@ -112,7 +113,10 @@ def read_config(folder: Path) -> RunConfig:
     path = folder / CONFIG_FILE
     if not os.path.exists(path):
         raise CardError(f"{folder}: not a run folder: it has no {CONFIG_FILE}")
-    return validate(RunConfig, read_toml(path), str(path))
+    content = read_toml(path)
+    if "threads" in content:
+        content.setdefault("simulation_threads", content["threads"])  # of a folder of before they were counted apart
+    return validate(RunConfig, content, str(path))
 
 
 def check_folder(config: RunConfig, folder: Path, resume: bool) -> None:
@@ -162,9 +166,9 @@ def settle(config: RunConfig, folder: Path) -> RunConfig:
 
 
 def _check_same(config: RunConfig, recorded: RunConfig, path: Path) -> None:
-    """Raises `CardError` with the first key that differs; prose and reference scores, which change no run, may."""
-    prose: Any = {"agent": {"description"}, "family": UNHASHED}
-    there, here = (dict(_leaves(entry.model_dump(mode="json", exclude=prose))) for entry in (recorded, config))
+    """Raises `CardError` with the first key that differs; prose and reference scores, which change no run, and threads may."""
+    free: Any = {"agent": {"description"}, "family": UNHASHED, "threads": True, "simulation_threads": True}
+    there, here = (dict(_leaves(entry.model_dump(mode="json", exclude=free))) for entry in (recorded, config))
     for key in there | here:
         if there.get(key) != here.get(key):
             raise CardError(

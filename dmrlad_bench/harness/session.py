@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dmrlad_bench.agents.external import AgentFault
-from dmrlad_bench.agents.interface import Metrics, Trials
+from dmrlad_bench.agents.interface import Metrics, Phases, Trials
 from dmrlad_bench.cards import CardError
 from dmrlad_bench.cards.writing import write_atomic
 from dmrlad_bench.envs.family import TaskFamily
@@ -30,9 +29,13 @@ from dmrlad_bench.harness.checkpoint import (
 from dmrlad_bench.harness.collect import Environments, RollOut, roll_out
 from dmrlad_bench.harness.errors import RunFailed
 from dmrlad_bench.harness.evaluate import score, splits_of, spread
-from dmrlad_bench.harness.log import RunLog, evaluation_columns
+from dmrlad_bench.harness.expected import collected, title
+from dmrlad_bench.harness.log import RunLog, evaluation_columns, scores_text
 from dmrlad_bench.harness.machine import host, packages
+from dmrlad_bench.harness.progress import RunProgress
 from dmrlad_bench.harness.run import RunConfig
+from dmrlad_bench.harness.slowed import Slowed
+from dmrlad_bench.harness.threads import Threads
 from dmrlad_bench.reports.results import (
     RESULT_FILE,
     AgentRecord,
@@ -41,6 +44,7 @@ from dmrlad_bench.reports.results import (
     FamilyRecord,
     Result,
     Seconds,
+    Sitting,
     TrialMatrix,
 )
 from dmrlad_bench.reports.scores import TrialScores
@@ -58,6 +62,7 @@ class Position:
     phases: dict[str, float] = field(default_factory=dict)
     curve: list[dict[str, Any]] = field(default_factory=list)
     shards: dict[str, str] = field(default_factory=dict)
+    sittings: list[dict[str, int]] = field(default_factory=list)
 
     def check(self, iteration: int) -> None:
         """Raises `TypeError` or `ValueError` where this is none that the checkpoint of an iteration holds, as after an edit by hand."""
@@ -74,9 +79,12 @@ class Position:
 
 
 class Session:
-    """One sitting of a run: from its start, or from a checkpoint, to its end."""
+    """One sitting of a run: from its start, or from a checkpoint, to its end.
 
-    def __init__(self, config: RunConfig, folder: Path, command: list[str]) -> None:
+    `threads` are this sitting's; those of `config` are the first one's.
+    """
+
+    def __init__(self, config: RunConfig, folder: Path, command: list[str], threads: Threads) -> None:
         self.config, self.folder = config, folder
         self.schedule, self.exploration = config.agent.schedule, config.agent.exploration
         self.family = TaskFamily(config.family)
@@ -84,7 +92,9 @@ class Session:
         self.learns = hasattr(self.agent, "learn")
         self.saves = hasattr(self.agent, "state_dict") or not self.learns
         self.iterations = self.schedule.iterations if self.learns else 0
-        self.environments = Environments(self.family, getattr(self.agent, "task_observable", False), config.threads)
+        self.environments = Environments(self.family, getattr(self.agent, "task_observable", False), threads.simulation)
+        self.threads, self._slowed = threads, Slowed()
+        self._notices: list[str] = []  # what a user may want to know, beside what the agent says
         seeds = config.seeds()
         self.generators = {part: np.random.default_rng(seeds[part]) for part in ("environment", "tasks")}
         self.position = Position(command)
@@ -104,37 +114,54 @@ class Session:
                     raise
                 print_notice(f"{error}; falling back to iteration {found[number + 1]}")
         else:
+            self._note_threads()
             self._save()
+        self._note_threads()
         self.saved = self.position.iteration if self.saves else None
+
+    def _note_threads(self) -> None:
+        """Record this sitting's thread counts where they are not those of the last one that got any further."""
+        position, config = self.position, self.config
+        first = {"after_iteration": 0, "threads": config.threads, "simulation_threads": config.simulation_threads}  # of older checkpoints
+        known = [sitting for sitting in position.sittings or [first] if sitting["after_iteration"] < position.iteration]
+        here = {"threads": self.threads.torch, "simulation_threads": self.threads.simulation}
+        if not known or {**known[-1], **here} != known[-1]:
+            known.append({"after_iteration": position.iteration, **here})
+        position.sittings = known
 
     def go(self, quiet: bool, bar: bool) -> None:
         """Every iteration that is left, the final protocol, and the result."""
-        position = self.position
-        title = f"{self.family.name} {self.config.agent.name} seed {self.config.seed}"
-        with RunLog(self.folder, title, self.iterations, (position.iteration, position.environment_steps), quiet, bar) as log:
+        start = self.position.iteration, self.position.environment_steps
+        progress = RunProgress(title(self.config), self.iterations, start, quiet=quiet, bar=bar)
+        with RunLog(self.folder, start) as log, progress:
             if not self.saves:
-                log.line("the agent has no state_dict and load_state_dict: it is not saved, and a run that is stopped starts again")
-            if position.iteration:
-                log.line(f"continues after iteration {position.iteration}")
+                progress.line("the agent has no state_dict and load_state_dict: it is not saved, and a run that is stopped starts again")
+            if start[0]:
+                progress.line(f"continues after iteration {start[0]}")
+            if isinstance(phases := getattr(self.agent, "phase_seconds", None), Phases):
+                phases.told, phases.advanced = progress.phase, progress.updated
             said: set[str] = set()
             while self.position.iteration < self.iterations:
-                row = self._iterate()
+                row = self._iterate(progress)
                 log.iteration(row)
-                for notice in sorted(set(getattr(self.agent, "notices", ())) - said):
-                    log.line(notice)
+                for notice in sorted({*getattr(self.agent, "notices", ()), *self._notices} - said):
+                    progress.line(notice)
                     said.add(notice)
                 if self.saves:
                     self._save()
-                log.show(row)
-            log.line("final scores")
+                progress.end(self.position.iteration, self.position.environment_steps, scores_text(row))
+            progress.line("final scores")
             self._finish()
 
-    def _iterate(self) -> dict[str, float]:
+    def _iterate(self, progress: RunProgress) -> dict[str, float]:
         position, iteration = self.position, self.position.iteration + 1
+        progress.begin(iteration, collected(self.config.agent, self.config.family, iteration).steps)
         with self._timed("collect"):
-            rolled = self._collect(iteration)
+            rolled = self._collect(iteration, progress)
         assert rolled.trials is not None
         self.environment_steps = position.environment_steps + rolled.steps
+        if not isinstance(getattr(self.agent, "phase_seconds", None), Phases):  # others say themselves what they begin
+            progress.phase("learn-other")
         metrics, updates = self._learn(rolled.trials)
         position.gradient_updates += updates
         position.environment_steps, position.iteration = self.environment_steps, iteration
@@ -145,6 +172,7 @@ class Session:
         row |= {f"charts/seconds_{phase}": seconds for phase, seconds in position.phases.items()}
         row |= {name if "/" in name else f"losses/{name}": float(value) for name, value in metrics.items()}
         if iteration % self.schedule.evaluation_interval == 0 or iteration == self.iterations:
+            progress.phase("evaluate")
             row |= evaluation_columns("test", self._evaluate_while_training())
         with self._timed("save"):
             shard = self.agent.new_replay_shard() if hasattr(self.agent, "new_replay_shard") else None
@@ -153,34 +181,34 @@ class Session:
                     position.shards[str(iteration)] = save_shard(self.folder, iteration, shard)
         return row
 
-    def _collect(self, iteration: int) -> RollOut:
-        tasks = len(self.family.tasks("train"))
-        episodes = self.schedule.episodes_per_trial or self.family.episodes_per_trial
+    def _collect(self, iteration: int, progress: RunProgress) -> RollOut:
+        size, tasks = collected(self.config.agent, self.config.family, iteration), len(self.family.tasks("train"))
         if iteration <= self.exploration.initial_iterations:
-            chosen = spread(self.schedule.initial_tasks, tasks)
-            trials = math.ceil(self.schedule.initial_steps_per_task / (self.family.horizon * episodes))
+            chosen = spread(size.tasks, tasks)
         else:
-            size = min(self.schedule.tasks_per_iteration, tasks)
-            chosen = np.sort(self.generators["tasks"].choice(tasks, size=size, replace=False))
-            trials = self.schedule.trials_per_task
+            chosen = np.sort(self.generators["tasks"].choice(tasks, size=size.tasks, replace=False))
         return roll_out(
             self.environments,
             self.agent,
             "train",
-            np.repeat(chosen, trials),
-            episodes=episodes,
+            np.repeat(chosen, size.trials_per_task),
+            episodes=size.episodes,
             generator=self.generators["environment"],
             deterministic=False,
             training_iteration=iteration,
             keep=True,
+            told=progress.collected,
         )
 
     def _learn(self, trials: Trials) -> tuple[Metrics, int]:
         """Run the agent's own iteration; its seconds by phase and the number of its gradient updates are read off it."""
         before, updates = dict(getattr(self.agent, "phase_seconds", {})), getattr(self.agent, "gradient_updates", 0)
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.process_time()
         metrics = self.agent.learn(trials)
-        left = time.perf_counter() - began
+        left, worked = time.perf_counter() - began, time.process_time() - worked
+        alone = self.config.device == "cpu" and self.config.agent.import_path is None  # others may wait for a GPU or processes of their own
+        if alone and (slowed := self._slowed.add(left, worked)):
+            self._notices.append(slowed)
         for phase, seconds in getattr(self.agent, "phase_seconds", {}).items():
             spent = seconds - before.get(phase, 0.0)
             self._count(phase, spent)
@@ -234,6 +262,8 @@ class Session:
             wall_seconds=Seconds(total=self._seconds(), phases=position.phases),
             device=config.device,
             threads=config.threads,
+            simulation_threads=config.simulation_threads,
+            sittings=tuple(Sitting.model_validate(sitting) for sitting in position.sittings),
             host=host(config.device),
             packages=packages(),
             command=tuple(position.command),

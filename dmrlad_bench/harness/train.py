@@ -19,6 +19,7 @@ from dmrlad_bench.harness.failures import ERROR_FILE, unexpected, written_traceb
 from dmrlad_bench.harness.machine import torch_settings
 from dmrlad_bench.harness.run import Run, RunConfig, check_folder, locked, settle
 from dmrlad_bench.harness.session import Session
+from dmrlad_bench.harness.threads import Threads
 from dmrlad_bench.reports.results import RESULT_FILE
 
 
@@ -26,7 +27,7 @@ def train_run(config: RunConfig, folder: Path, *, resume: bool, command: list[st
     """Train and score one agent on one family with one seed; a finished run is returned as it is.
 
     Args:
-        config: everything that decides the result.
+        config: everything that decides the result. Its threads are this sitting's; `config.toml` keeps those of the first.
         folder: the run folder.
         resume: continue what is there.
         command: recorded in the result, and shown as the way to continue.
@@ -41,6 +42,7 @@ def train_run(config: RunConfig, folder: Path, *, resume: bool, command: list[st
     check_folder(config, folder, resume)
     with _interrupts(folder, command), locked(folder), _disk_failures(folder), _faults(folder):
         check_folder(config, folder, resume)  # again: another process may have used the folder before it was locked
+        threads = Threads(config.threads, config.simulation_threads)
         config = settle(config, folder)
         run = Run(folder)
         if run.finished and not _to_be_remade(config, run):
@@ -49,14 +51,14 @@ def train_run(config: RunConfig, folder: Path, *, resume: bool, command: list[st
             return run
         remove_leftovers(folder)
         (folder / ERROR_FILE).unlink(missing_ok=True)
-        with torch_settings(config.threads, config.device):
-            _sit(config, folder, command, quiet, bar)
+        with torch_settings(threads.torch, config.device):
+            _sit(Session(config, folder, command, threads), command, quiet, bar)
         return run
 
 
-def _sit(config: RunConfig, folder: Path, command: list[str], quiet: bool, bar: bool) -> None:
+def _sit(session: Session, command: list[str], quiet: bool, bar: bool) -> None:
     """One sitting, from wherever the folder is to the result; how it ends early becomes one line."""
-    session = Session(config, folder, command)
+    folder = session.folder
     try:
         session.start()
         session.go(quiet, bar)

@@ -89,7 +89,14 @@ def _check_configuration(run: RecordedRun) -> None:
         return
     content = read_toml(path)
     result = run.result
-    told = {"env": result.family.id, "budget": result.budget, "seed": result.seed, "device": result.device, "threads": result.threads}
+    told: dict[str, object] = {
+        "env": result.family.id,
+        "budget": result.budget,
+        "seed": result.seed,
+        "device": result.device,
+        "threads": result.threads,
+    }
+    told["simulation_threads"] = result.simulation_threads
     for key, value in told.items():
         if content.get(key) != value:
             raise CardError(

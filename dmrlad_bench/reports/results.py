@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from dmrlad_bench.cards import CardError
 from dmrlad_bench.reports.scores import TrialScores
@@ -113,6 +113,17 @@ class Host(ResultModel):
     accelerator: str | None
 
 
+class Sitting(ResultModel):
+    """The thread counts that a run went on with. Other threads of torch change last digits; those of the simulation, only times."""
+
+    after_iteration: int = Field(description="iterations that were done before")
+    threads: int = Field(description="of torch")
+    simulation_threads: int
+
+
+LATER = ("simulation_threads", "sittings")  # keys that came after the first published results: not written where they say nothing
+
+
 class Result(ResultModel):
     """One finished run: one agent, one family, one budget, one seed."""
 
@@ -126,12 +137,20 @@ class Result(ResultModel):
     gradient_updates: int
     wall_seconds: Seconds
     device: str
-    threads: int
+    threads: int = Field(description="of torch; where simulation_threads is not given, of the simulation, too")
+    simulation_threads: int | None = None
+    sittings: tuple[Sitting, ...] = Field(
+        default=(), description="thread counts from the start on: a further one where a resume changed them"
+    )
     host: Host
     packages: dict[str, str] = Field(description="versions of Python and of the packages that decide results")
     command: tuple[str, ...]
     curve: tuple[CurvePoint, ...]
     final: tuple[TrialMatrix, ...] = Field(min_length=1)
+
+    @model_serializer(mode="wrap")
+    def _without_later(self, plain: SerializerFunctionWrapHandler):  # a return type would replace the schema
+        return {name: value for name, value in plain(self).items() if name not in LATER or value not in (None, [], ())}
 
     def scores(self, split: str = "test", deterministic: bool = True) -> TrialScores:
         """The final scores of one split; raises `CardError` where there are none."""

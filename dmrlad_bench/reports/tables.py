@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 from rich.console import Group
 from rich.table import Table
@@ -40,6 +41,14 @@ def result_table(result: Result) -> Group:
     """The final scores of a run."""
     title = f"{result.agent.name} on {result.family.id}, budget {result.budget}, seed {result.seed}, {result.environment_steps} steps"
     return scores_table(title, [matrix.scores(result.family.reference) for matrix in result.final])
+
+
+def ended_line(result: Result) -> str:
+    """How one run of several ended: the headline that `runs_table` has of it."""
+    scores = result.scores()
+    seconds = round(result.wall_seconds.total)
+    returned = f"return {scores.mean_returns[-1]:.2f}, success {scores.success_rates[-1]:.2f} in the last episode of the test trials"
+    return f"finished after {timedelta(seconds=seconds)}: {returned}"
 
 
 def runs_table(results: Sequence[Result]) -> Group:

@@ -1,0 +1,86 @@
+"""What a run is going to do, known before anything heavy is imported: iterations, trials, environment steps, and the line that says so."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from dmrlad_bench.agents.external import load_class
+from dmrlad_bench.cards import AgentConfig, FamilyCard
+from dmrlad_bench.harness.run import Run, RunConfig
+
+SCORED_ONLY = ("random", "scripted")  # algorithms that do not learn
+
+
+class Collected(NamedTuple):
+    """What one training iteration collects."""
+
+    tasks: int
+    trials_per_task: int
+    episodes: int
+    horizon: int
+
+    @property
+    def steps(self) -> int:
+        """Environment steps, if no episode ends early."""
+        return self.tasks * self.trials_per_task * self.episodes * self.horizon
+
+
+def collected(agent: AgentConfig, family: FamilyCard, iteration: int) -> Collected:
+    """What training iteration `iteration`, counted from 1, collects."""
+    schedule, available = agent.schedule, len(family.tasks.train)
+    episodes = schedule.episodes_per_trial or family.episodes_per_trial
+    if iteration <= agent.exploration.initial_iterations:
+        trials = math.ceil(schedule.initial_steps_per_task / (family.horizon * episodes))
+        return Collected(min(schedule.initial_tasks or available, available), trials, episodes, family.horizon)
+    return Collected(min(schedule.tasks_per_iteration, available), schedule.trials_per_task, episodes, family.horizon)
+
+
+def iterations(agent: AgentConfig) -> int:
+    """Training iterations of a run; 0 for an agent that does not learn."""
+    learns = hasattr(load_class(agent.import_path), "learn") if agent.import_path else agent.algorithm not in SCORED_ONLY
+    return agent.schedule.iterations if learns else 0
+
+
+def training_steps(agent: AgentConfig, family: FamilyCard) -> int:
+    """Environment steps of a whole run's training, if no episode ends early."""
+    last, initial = iterations(agent), agent.exploration.initial_iterations
+    first = sum(collected(agent, family, iteration).steps for iteration in range(1, min(initial, last) + 1))
+    return first + max(0, last - initial) * collected(agent, family, initial + 1).steps
+
+
+def title(config: RunConfig) -> str:
+    """Names a run at the head of its lines."""
+    return f"{config.family.name} {config.agent.name} seed {config.seed}"
+
+
+def announcement(plans: Mapping[Path, RunConfig], jobs: int = 1) -> str | None:
+    """One line: what is going to run, where, and how long that is; None where all of it has finished before."""
+    left = {folder: config for folder, config in plans.items() if not Run(folder).finished}
+    if not left:
+        return None
+    folder, config = next(iter(left.items()))
+    threads = f"{_count(config.threads, 'thread')} of torch, {config.simulation_threads} of the simulation"
+    steps = sum(training_steps(one.agent, one.family) for one in left.values())
+    much = f"up to {steps} environment steps" if steps else "scoring only"
+    if len(plans) == 1:
+        rounds = iterations(config.agent)
+        much = f"{_count(rounds, 'iteration')}, {much}" if rounds else much
+        return f"{title(config)}: budget {config.budget}, {much}; {threads}; run folder: {folder}"
+    together = f"{much} together" if steps else much
+    at_a_time = f", {jobs} at a time" if jobs > 1 else ""
+    return f"{_count(len(left), 'run')}{at_a_time}: budget {config.budget}, {together}; {threads} each; in {folder.parent.parent}"
+
+
+def announce(plans: Mapping[Path, RunConfig], jobs: int = 1) -> None:
+    """Print the announcement on standard error, at once."""
+    line = announcement(plans, jobs)
+    if line is not None:
+        print(line, file=sys.stderr, flush=True)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
