@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,14 @@ def test_imports_point_downwards(path):
 def test_every_room_is_listed():
     rooms = {path.relative_to(PACKAGE).parts[0] for path in FILES if path.parent != PACKAGE}
     assert rooms == set(ROOMS)
+
+
+def test_no_module_of_the_reports_is_imported_in_a_circle():
+    names = {f"dmrlad_bench.reports.{path.stem}": path for path in FILES if path.parent.name == "reports"}
+    graph = {}
+    for name, path in names.items():
+        at_once = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ImportFrom)]
+        graph[name] = {node.module for node in at_once} & names.keys()
+    order = list(graphlib.TopologicalSorter(graph).static_order())
+    assert order.index("dmrlad_bench.reports.estimates") < order.index("dmrlad_bench.reports.comparison")
+    assert "dmrlad_bench.reports.comparison" not in graph["dmrlad_bench.reports.leaderboard"]

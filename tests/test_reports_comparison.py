@@ -27,7 +27,6 @@ LEVELS = {"dmrlad": 5.0, "random": 0.0, "oracle": 8.0}
 
 @pytest.fixture(autouse=True)
 def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("dmrlad_bench.reports.comparison.REPETITIONS", 100)
     return use_references(tmp_path / "cards", monkeypatch)
 
 
@@ -54,15 +53,19 @@ def test_the_numbers_follow_from_the_scores() -> None:
         returns = np.stack([run.scores().returns[:, episode - 1] for run in runs[:3]])
         normalised = (returns - random) / (oracle - random)
         assert value(comparison, "dmrlad", "return", episode) == pytest.approx(returns.mean())
-        assert value(comparison, "dmrlad", "iqm", episode) == pytest.approx(scipy.stats.trim_mean(normalised.ravel(), 0.25))
-        assert value(comparison, "dmrlad", "mean", episode) == pytest.approx(normalised.mean())
-        assert value(comparison, "dmrlad", "median", episode) == pytest.approx(np.median(normalised.mean(axis=0)))
-        assert value(comparison, "dmrlad", "optimality_gap", episode) == pytest.approx(1.0 - np.minimum(normalised, 1.0).mean())
+        assert value(comparison, "dmrlad", "normalised", episode) == pytest.approx(normalised.mean())
     success = np.stack([run.scores().success[:, 2] for run in runs[:3]])
     assert value(comparison, "dmrlad", "success") == pytest.approx(success.mean())
     assert value(comparison, "random", "improvement") == 0.0
-    first = next(record for record in records(comparison) if record["measure"] == "iqm" and record["episode"] == "3")
-    assert float(first["low"]) < float(first["value"]) < float(first["high"])
+    first = next(record for record in records(comparison) if record["measure"] == "return" and record["episode"] == "3")
+    means = returns.mean(axis=1)
+    expected = scipy.stats.t.interval(0.95, 2, loc=means.mean(), scale=scipy.stats.sem(means))
+    assert (float(first["low"]), float(first["high"])) == pytest.approx(expected)
+    assert [float(entry) for entry in first["by_run"].split()] == pytest.approx(list(means))
+    other = np.stack([run.scores().returns[:, 2] for run in runs[3:]]).mean(axis=1)
+    apart = next(record for record in records(comparison) if record["measure"] == "difference")
+    paired = scipy.stats.ttest_rel(other, means).confidence_interval(0.95)
+    assert (float(apart["low"]), float(apart["high"])) == pytest.approx(tuple(paired))
     assert (first["seeds"], first["tasks"], first["against"], first["mixed"]) == ("0 1 2", "20", "", "")
     assert float(first["minutes"]) == pytest.approx(np.mean([run.wall_seconds.total for run in runs[:3]]) / 60)
 
@@ -88,11 +91,17 @@ def test_split_and_actions_are_chosen() -> None:
 def test_all_families_weigh_the_same() -> None:
     runs = agents("dmrlad", "random") + agents("dmrlad", "random", family="PointGoal", seeds=(0, 1))
     comparison = compare(runs)
-    for measure in ("iqm", "median", "optimality_gap", "success", "improvement"):
-        each = [value(comparison, "random", measure, family=f"DMRLAD/{name}-v0") for name in ("PointGoalSparse", "PointGoal")]
+    for measure, own in (("mean", "normalised"), ("median", "normalised"), ("success", "success"), ("improvement", "improvement")):
+        each = [value(comparison, "random", own, family=f"DMRLAD/{name}-v0") for name in ("PointGoalSparse", "PointGoal")]
         assert value(comparison, "random", measure, family="all") == pytest.approx(np.mean(each))
-    for agent in ("dmrlad", "random"):
-        found = next(record for record in records(comparison) if record["family"] == "all" and record["agent"] == agent)
+    scores = [group.normalised[:, :, 2].mean(axis=1) for group in comparison.of_agent("dmrlad") if group.normalised is not None]
+    matrix = np.stack([np.repeat(scores[0], 2), np.repeat(scores[1], 3)])  # three runs and two
+    assert value(comparison, "dmrlad", "iqm", family="all") == pytest.approx(scipy.stats.trim_mean(matrix.ravel(), 0.25))
+    assert value(comparison, "dmrlad", "optimality_gap", family="all") == pytest.approx(1.0 - np.minimum(matrix, 1.0).mean())
+    assert {found["low"] for found in records(comparison) if found["family"] == "all"} == {""}  # two runs on one family
+    assert "fewer than 3 runs on some family, so no interval: dmrlad, random" in comparison.table()
+    enough = compare(runs + agents("dmrlad", "random", family="PointGoal", seeds=(2,)))
+    for found in (record for record in records(enough) if record["family"] == "all"):
         assert float(found["low"]) <= float(found["value"]) <= float(found["high"])
     partial = compare([*runs, *agents("oracle")])
     assert "left out, for they have not run on all families: oracle" in partial.table()
@@ -101,13 +110,13 @@ def test_all_families_weigh_the_same() -> None:
 
 def test_without_references_there_are_returns_only() -> None:
     comparison = compare(agents("dmrlad", "random", family="CheetahVelSparse"))
-    assert {record["measure"] for record in records(comparison)} == {"return", "success", "improvement"}
+    assert {record["measure"] for record in records(comparison)} == {"return", "success", "difference", "improvement"}
     assert "no normalised scores: the family has no reference scores" in comparison.table()
     row = next(line for line in comparison.table("markdown").splitlines() if line.startswith("| dmrlad |"))
-    assert row.split("|")[6].strip() == "-"
+    assert row.split("|")[7].strip() == "-"
     with_own = compare(agents("dmrlad", family="CheetahVelSparse", reference=(0.0, 10.0)))
     own = np.mean([run.scores().returns[:, 2] for run in agents("dmrlad", family="CheetahVelSparse")]) / 10
-    assert value(with_own, "dmrlad", "mean", family="DMRLAD/CheetahVelSparse-v0") == pytest.approx(own)
+    assert value(with_own, "dmrlad", "normalised", family="DMRLAD/CheetahVelSparse-v0") == pytest.approx(own)
 
 
 def test_the_cards_references_hold_for_older_results() -> None:
@@ -117,7 +126,7 @@ def test_the_cards_references_hold_for_older_results() -> None:
 
 def test_the_baseline() -> None:
     runs = agents("dmrlad", "oracle")
-    pair = [np.stack([run.scores().returns[:, 2] for run in chosen]) for chosen in (runs[:3], runs[3:])]
+    pair = [np.stack([[run.scores().mean_returns[2]] for run in chosen]) for chosen in (runs[:3], runs[3:])]
     assert value(compare(runs), "oracle", "improvement") == pytest.approx(probability_of_improvement(pair[1], pair[0]))
     assert value(compare(runs, baseline="oracle"), "dmrlad", "improvement") == pytest.approx(probability_of_improvement(*pair))
     assert "P(better than oracle)" in compare(runs, baseline="oracle").table()
@@ -125,18 +134,29 @@ def test_the_baseline() -> None:
         compare(runs, baseline="orcale")
 
 
-def test_one_seed_and_unequal_seeds_are_said() -> None:
-    comparison = compare(agents("dmrlad", seeds=(3,)) + agents("random", seeds=(0, 1)))
+def test_few_runs_and_unequal_seeds_are_said() -> None:
+    comparison = compare(agents("dmrlad", seeds=(3,)) + agents("random", seeds=(0, 1)) + agents("oracle"))
     text = comparison.table()
-    assert "one seed, so no interval: dmrlad" in text
-    assert "seeds differ: dmrlad: 3; random: 0, 1" in text
-    assert not re.search(r"│ dmrlad .*\[", text)
-    assert re.search(r"│ random .*\[", text)
+    assert "fewer than 3 runs, so no interval and no rank, and the runs' values in parentheses: dmrlad, random" in text
+    assert "seeds differ: dmrlad: 3; random: 0, 1; oracle: 0, 1, 2" in text
+    assert not re.search(r"│ (dmrlad|random) .*\[", text)
+    assert re.search(r"│ oracle .*\[", text)
+    first, second = (run.scores().mean_returns[2] for run in agents("random", seeds=(0, 1)))
+    assert f"{(first + second) / 2:.2f} ({first:.2f}; {second:.2f})" in text
     single = [record for record in records(comparison) if record["agent"] == "dmrlad"]
     assert {(record["low"], record["high"]) for record in single} == {("", "")}
     assert "nan" not in text + comparison.table("csv") + comparison.table("latex")
     pair = compare(agents("dmrlad", "random", seeds=(0,)) + agents("dmrlad", "random", family="PointGoal"))
-    assert "one seed on some family, so no interval: dmrlad, random" in pair.table()
+    assert "fewer than 3 runs on some family, so no interval: dmrlad, random" in pair.table()
+
+
+def test_agents_that_no_interval_parts_share_a_rank() -> None:
+    runs = agents("dmrlad", "oracle", "random") + [make_result("cemrl", seed=seed, level=5.1) for seed in (0, 1, 2)]
+    comparison = compare([*runs, make_result("pearl")])
+    ranks = {"dmrlad": 2, "oracle": 1, "random": 4, "cemrl": 2, "pearl": None}
+    assert comparison.ranks("DMRLAD/PointGoalSparse-v0") == ranks
+    rows = [line.strip("| ").split(" | ") for line in comparison.table("markdown").splitlines() if line.startswith("| ")]
+    assert [row[4].strip() for row in rows[2:7]] == ["2", "1", "4", "2", "-"]
 
 
 # ---- what is refused ----------------------------------------------------------------------------------------------------
@@ -325,8 +345,8 @@ def test_evaluations_of_fewer_tasks_are_no_edit() -> None:
 def test_csv_is_read_back() -> None:
     comparison = compare(agents("dmrlad", "random"))
     found = records(comparison)
-    assert len(found) == 2 * 3 * 6 + 1
-    assert {len(record) for record in found} == {16}
+    assert len(found) == 2 * 3 * 3 + 2
+    assert {len(record) for record in found} == {18}
     assert {record["family"] for record in found} == {"DMRLAD/PointGoalSparse-v0"}
 
 
@@ -360,7 +380,8 @@ def test_latex_has_whole_environments_and_rows() -> None:
 
 def test_plain_tables_hold_every_agent_and_episode() -> None:
     text = compare(agents("dmrlad", "random")).table()
-    assert [int(episode) for episode in re.findall(r"│ +([123]) │ +-?\d", text)].count(2) == 2
+    adaptation = text.partition("adaptation within the trial")[2]
+    assert [int(episode) for episode in re.findall(r"│ +([123]) │ +-?\d", adaptation)].count(2) == 2
     assert "adaptation within the trial" in text
     assert "\x1b" not in text
 

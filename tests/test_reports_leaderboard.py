@@ -40,7 +40,6 @@ SEEDS = (0, 1, 2)
 
 @pytest.fixture(autouse=True)
 def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("dmrlad_bench.reports.comparison.REPETITIONS", 40)  # intervals are not what is tested here
     return use_references(tmp_path / "cards", monkeypatch)
 
 
@@ -80,9 +79,7 @@ def test_an_entry_holds_its_runs_and_what_follows_from_them() -> None:
         expected = comparison.measures(comparison.groups[0], episode - 1)
         assert found is not None
         assert found.normalised is not None
-        assert found.returns.estimate() == expected["return"]
-        assert found.success.estimate() == expected["success"]
-        assert {name: value.estimate() for name, value in found.normalised.items()} == {name: expected[name] for name in found.normalised}
+        assert {"return": found.returns, "success": found.success, "normalised": found.normalised} == expected
     train = entry.aggregate("train", True, 3)
     assert train is not None
     assert train.returns.value == pytest.approx(np.mean([run.scores("train").returns[:, 2] for run in runs]))
@@ -110,13 +107,19 @@ def test_the_file_is_read_back_and_is_of_the_published_schema(tmp_path: Path) ->
     jsonschema.validate(json.loads(path.read_bytes()), json.loads(schema))
 
 
-def test_one_seed_has_no_intervals(tmp_path: Path) -> None:
-    (entry,) = entries_of(*runs_of(seeds=(4,)))
+@pytest.mark.parametrize("seeds", [(4,), (4, 7)])
+def test_fewer_than_three_runs_have_no_intervals(tmp_path: Path, seeds: tuple[int, ...]) -> None:
+    (entry,) = entries_of(*runs_of(seeds=seeds))
     for aggregate in entry.aggregates:
-        assert (aggregate.returns.low, aggregate.returns.high) == (None, None)
+        assert (aggregate.returns.low, aggregate.returns.high, aggregate.returns.runs) == (None, None, len(seeds))
     folder = published(tmp_path / "boards", [entry])
     assert check_leaderboards(folder) == []
-    assert "one seed, so no interval: dmrlad" in (folder / "README.md").read_text()
+    page = (folder / "README.md").read_text()
+    assert "fewer than 3 runs, so no interval and no rank, and the runs' values in parentheses: dmrlad" in page
+    (row,) = [line for line in page.splitlines() if line.startswith("| dmrlad |")]
+    assert row.split(" | ")[1] == "-"
+    last = [run.scores().mean_returns[2] for run in entry.runs]
+    assert f"| {np.mean(last):.2f}{f' ({last[0]:.2f}; {last[1]:.2f})' if len(seeds) == 2 else ''} |" in row
     assert "nan" not in leaderboard_text([entry], "csv")
 
 
@@ -260,12 +263,13 @@ def same_run_under_all_seeds(content: dict[str, Any]) -> None:
         (lambda it: it["aggregates"][2]["returns"].update(value=99.0), r"key 'aggregates.2.returns.value' is 99.0, recomputed \d"),
         (lambda it: it["aggregates"][2]["success"].update(low=0.125), r"key 'aggregates.2.success.low' is 0.125, recomputed"),
         (
-            lambda it: it["aggregates"][0]["normalised"]["iqm"].update(high=2.5),
-            r"key 'aggregates.0.normalised.iqm.high' is 2.5, recomputed",
+            lambda it: it["aggregates"][0]["normalised"].update(high=2.5),
+            r"key 'aggregates.0.normalised.high' is 2.5, recomputed",
         ),
         (lambda it: it["aggregates"].pop(), r"does not follow from its runs: key 'aggregates'"),
         (lambda it: it.update(mean_minutes=1.5), "key 'mean_minutes' is 1.5, recomputed 5"),
-        (lambda it: it["intervals"].update(repetitions=10), "key 'intervals.repetitions' is 10, recomputed 2000"),
+        (lambda it: it["aggregates"][2]["returns"]["values"].pop(), r"key 'aggregates.2.returns.values' is \(.*\), recomputed \("),
+        (lambda it: it["intervals"].update(confidence=0.5), "key 'intervals.confidence' is 0.5, recomputed 0.95"),
         (no_second_seed, "does not follow from its runs"),
         (lambda it: it["runs"][1]["final"][0]["returns"][4].__setitem__(2, 9.0), "seed 1: its run: contradicts itself"),
         (lambda it: it["runs"][1]["final"][1]["returns"][4].__setitem__(2, 9.0), r"key 'aggregates.5.returns.value' is .*, recomputed"),
@@ -299,7 +303,7 @@ def test_an_unknown_family(boards: Path) -> None:
     ("edit", "message"),
     [
         (lambda text: text[:-200], "truncated or not JSON"),
-        (lambda text: text.replace('"format_version": 1', '"format_version": 2', 1), "format version 2; accepted: 1"),
+        (lambda text: text.replace('"format_version": 2', '"format_version": 1', 1), "format version 1; accepted: 2"),
         (
             lambda text: text.replace('"seeds": [0, 1, 2]', '"seeds": [0, 1, 2, 3]'),
             r"expected one run for each of the seeds \[0, 1, 2, 3\]",
@@ -346,7 +350,7 @@ def test_a_run_under_two_names_is_a_duplicate(boards: Path) -> None:
 def test_the_page_must_be_what_the_files_give(boards: Path) -> None:
     readme = boards / "README.md"
     text = readme.read_text()
-    readme.write_text(text.replace("| 3 |", "| 4 |", 1))
+    readme.write_text(text.replace("| 1 |", "| 2 |", 1))
     assert "README.md: not what the files give; write it with: dmrlad-bench leaderboard --markdown" in only_fault(boards)
     readme.unlink()
     assert "README.md: not what the files give" in only_fault(boards)
@@ -390,22 +394,24 @@ def test_a_table_holds_one_family_and_one_budget_best_first(boards: Path) -> Non
     ]
     assert [row[0] for row in tables[1].rows] == ["oracle", "dmrlad", "random"]
     assert "seeds differ: oracle: 0, 1; dmrlad: 0, 1, 2; random: 0, 1, 2" in tables[1].notes
-    assert tables[0].rows[0][5] == "-"
+    assert tables[0].rows[0][6] == "-"
+    assert [row[1] for row in tables[1].rows] == ["-", "1", "2"]  # two runs of oracle
     assert leaderboard_markdown(entries[::-1]) == leaderboard_markdown(entries)
 
 
 def test_the_forms_are_read_back(boards: Path) -> None:
     entries = read_entries(boards)
     found = list(csv.DictReader(io.StringIO(leaderboard_text(entries, "csv"))))
-    assert len(found) == 3 * 12 * 6
-    wanted = {"agent": "dmrlad", "split": "test", "actions": "deterministic", "episode": "3", "measure": "iqm"}
+    assert len(found) == 3 * 12 * 3
+    assert {(record["agent"], record["rank"]) for record in found} == {("dmrlad", "1"), ("oracle", ""), ("random", "2")}
+    wanted = {"agent": "dmrlad", "split": "test", "actions": "deterministic", "episode": "3", "measure": "normalised"}
     (record,) = [entry for entry in found if wanted.items() <= entry.items()]
     aggregate = entries[0].aggregate("test", True, 3)
     assert aggregate is not None
     assert aggregate.normalised is not None
-    assert float(record["value"]) == aggregate.normalised["iqm"].value
+    assert float(record["value"]) == aggregate.normalised.value
     (row,) = [line for line in leaderboard_text(entries, "markdown").splitlines() if line.startswith("| dmrlad |")]
-    assert f"| {aggregate.normalised['iqm'].value:.3f} [" in row
+    assert f"| {aggregate.normalised.value:.3f} [" in row
     latex = leaderboard_text(entries, "latex")
     assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 1
     assert "│ dmrlad" in leaderboard_text(entries, "table")

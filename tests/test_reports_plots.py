@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 from report_results import REFERENCES, make_result, use_references
 
 from dmrlad_bench.cards import CardError, agent_names
@@ -20,7 +21,7 @@ BEGINNINGS = {".png": b"\x89PNG", ".pdf": b"%PDF", ".svg": b"<?xml"}
 @pytest.fixture
 def comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Comparison:
     use_references(tmp_path / "cards", monkeypatch)
-    runs = [make_result(agent, seed=seed) for agent in ("dmrlad", "random") for seed in (0, 1)]
+    runs = [make_result(agent, seed=seed) for agent in ("dmrlad", "random") for seed in (0, 1, 2)]
     return compare([*runs, make_result("dmrlad", family="CheetahVelSparse")])
 
 
@@ -64,11 +65,29 @@ def test_learning_curves_are_normalised_means_with_bands(comparison: Comparison)
     line = sparse.get_lines()[0]
     np.testing.assert_allclose(np.asarray(line.get_ydata(), dtype=float), np.mean(expected, axis=0))
     np.testing.assert_allclose(np.asarray(line.get_xdata(), dtype=float), steps / 1000)
-    band = sparse.collections[0].get_paths()[0].vertices  # of two seeds: from the lower to the upper one
-    np.testing.assert_allclose([np.min(np.asarray(band)[:, 1]), np.max(np.asarray(band)[:, 1])], [np.min(expected), np.max(expected)])
+    band = np.asarray(sparse.collections[0].get_paths()[0].vertices)
+    means, errors = np.mean(expected, axis=0), scipy.stats.sem(expected)
+    low, high = scipy.stats.t.interval(0.95, 2, loc=means, scale=errors)
+    np.testing.assert_allclose([band[:, 1].min(), band[:, 1].max()], [low.min(), high.max()])
     assert sparse.get_ylabel() == "mean of normalised scores"
     assert sparse.get_lines()[1].get_linestyle() == "--"  # random does not learn
     assert dense.get_ylabel() == "mean return"  # no reference scores
+
+
+def test_two_runs_are_drawn_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_references(tmp_path / "cards", monkeypatch)
+    comparison = compare([make_result(seed=seed) for seed in (0, 1)])
+    (group,) = comparison.groups
+    learning, adaptation, last, profile = comparison.plot(kind="summary").axes
+    _, curves = learning_curves(group)
+    drawn = [np.asarray(line.get_ydata(), dtype=float) for line in learning.get_lines()]
+    np.testing.assert_allclose(drawn, [curves.mean(axis=0), *curves])
+    assert group.normalised is not None
+    by_run = group.normalised.mean(axis=1)
+    np.testing.assert_allclose([np.asarray(line.get_ydata()) for line in adaptation.get_lines()[-2:]], by_run)
+    np.testing.assert_allclose(np.asarray(last.get_lines()[-1].get_xdata()), by_run[:, 2])
+    assert len(profile.get_lines()) == 3
+    assert not [entry for axis in (learning, adaptation, last, profile) for entry in axis.collections]  # no band, no bar
 
 
 def test_the_profile_is_drawn(comparison: Comparison) -> None:

@@ -11,63 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dmrlad_bench.cards import CardError, nearest
+from dmrlad_bench.reports.estimates import CONFIDENCE, OVER_FAMILIES, SHARE, Estimate, difference, improvement, measures, over_families
 from dmrlad_bench.reports.mixing import Group, View, grouped
 from dmrlad_bench.reports.reading import read_runs
-from dmrlad_bench.reports.statistics import (
-    Statistic,
-    bootstrap_distribution,
-    improvement_distribution,
-    interquartile_mean,
-    interval,
-    mean_score,
-    median_score,
-    optimality_gap,
-    probability_of_improvement,
-)
+from dmrlad_bench.reports.run_statistics import shared_ranks
+from dmrlad_bench.reports.statistics import mean_score
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-REPETITIONS = 2000
-CONFIDENCE = 0.95
-SEED_OF_INTERVALS = 0
-NORMALISED: dict[str, Statistic] = {
-    "iqm": interquartile_mean,
-    "mean": mean_score,
-    "median": median_score,
-    "optimality_gap": optimality_gap,
-}
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number and its 95 % interval; the ends are NaN for one seed."""
-
-    value: float
-    low: float
-    high: float
-
-
-def estimate(scores: np.ndarray, statistic: Statistic) -> Estimate:
-    """`statistic` of `(seeds, tasks)` with its stratified bootstrap interval; the same scores always give the same."""
-    return Estimate(float(statistic(scores)), *interval(_distribution(scores, statistic), CONFIDENCE))
-
-
-def measures(returns: np.ndarray, success: np.ndarray, normalised: np.ndarray | None) -> dict[str, Estimate]:
-    """All estimates of one episode from `(seeds, tasks)` arrays; those of normalised scores only where there are any."""
-    found = {"return": estimate(returns, mean_score), "success": estimate(success, mean_score)}
-    if normalised is not None:
-        found |= {name: estimate(normalised, statistic) for name, statistic in NORMALISED.items()}
-    return found
-
-
-def _distribution(scores: np.ndarray, statistic: Statistic) -> np.ndarray:
-    return bootstrap_distribution(scores, statistic, REPETITIONS, np.random.default_rng(SEED_OF_INTERVALS))
-
-
-def _over_families(values: list[float], distributions: list[np.ndarray]) -> Estimate:
-    """Mean over families, each drawn for itself and weighing the same, whatever its number of seeds and tasks."""
-    return Estimate(float(np.mean(values)), *interval(np.mean(distributions, axis=0), CONFIDENCE))
 
 
 @dataclass(frozen=True)
@@ -111,27 +62,39 @@ class Comparison:
             group.returns[:, :, episode], group.success[:, :, episode], None if normalised is None else normalised[:, :, episode]
         )
 
+    def ranks(self, family: str) -> dict[str, int | None]:
+        """Rank of each agent on a family by its returns in episode K; agents that no interval parts share one.
+
+        None for an agent with fewer than three runs, and for all where agents were scored on other tasks.
+        """
+        groups = self.of_family(family)
+        if len({group.returns.shape[1] for group in groups}) > 1:
+            return dict.fromkeys((group.label for group in groups), None)
+        found = shared_ranks([group.returns[:, :, -1] for group in groups], [group.seeds for group in groups], CONFIDENCE)
+        return {group.label: rank for group, rank in zip(groups, found, strict=True)}
+
+    def difference(self, group: Group) -> Estimate | None:
+        """By how much the group's return in episode K exceeds the baseline's; None where they cannot be compared."""
+        other = self._baseline_of(group)
+        return None if other is None else difference(*_last_returns(group, other), paired=group.seeds == other.seeds)
+
     def improvement(self, group: Group) -> Estimate | None:
-        """Probability that the group's agent scores higher in episode K than the baseline; None where they cannot be paired."""
-        paired = self._paired(group)
-        if paired is None:
-            return None
-        return Estimate(probability_of_improvement(*paired), *interval(self._improvements(paired), CONFIDENCE))
+        """Probability that a run of the group's agent has a higher return in episode K than one of the baseline's."""
+        other = self._baseline_of(group)
+        return None if other is None else improvement([_last_returns(group, other)])
 
     def overall(self, agent: str) -> dict[str, Estimate] | None:
         """Episode K's estimates over all families; None for an agent that has not run on all of them."""
         groups = self.of_agent(agent)
         if len(groups) < len(self.families):
             return None
-        found = {"success": _overall([group.success[:, :, -1] for group in groups], mean_score)}
-        normalised = [group.normalised for group in groups]
-        if all(scores is not None for scores in normalised):
-            last = [scores[:, :, -1] for scores in normalised if scores is not None]
-            found |= {name: _overall(last, statistic) for name, statistic in NORMALISED.items()}
-        pairs = [pair for group in groups if (pair := self._paired(group)) is not None]
+        found = {"success": over_families([group.success[:, :, -1] for group in groups], mean_score, SHARE)}
+        last = [scores[:, :, -1] for group in groups if (scores := group.normalised) is not None]
+        if len(last) == len(groups):
+            found |= {name: over_families(last, *statistic) for name, statistic in OVER_FAMILIES.items()}
+        pairs = [_last_returns(group, other) for group in groups if (other := self._baseline_of(group)) is not None]
         if len(pairs) == len(groups):
-            values = [probability_of_improvement(*pair) for pair in pairs]
-            found["improvement"] = _over_families(values, [self._improvements(pair) for pair in pairs])
+            found["improvement"] = improvement(pairs)
         return found
 
     def table(self, format: str = "table") -> str:
@@ -159,21 +122,16 @@ class Comparison:
             save_figure(figure, path)
         return figure
 
-    def _paired(self, group: Group) -> tuple[np.ndarray, np.ndarray] | None:
-        """Returns in episode K of the group and of the baseline on its family; ranks need no reference."""
+    def _baseline_of(self, group: Group) -> Group | None:
+        """The baseline's group on the same family and tasks; returns are compared, so it needs no reference."""
         if group.label == self.baseline:
             return None
         other = next((entry for entry in self.of_family(group.family) if entry.label == self.baseline), None)
-        if other is None or other.returns.shape[1] != group.returns.shape[1]:
-            return None
-        return group.returns[:, :, -1], other.returns[:, :, -1]
-
-    def _improvements(self, pair: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-        return improvement_distribution(*pair, REPETITIONS, np.random.default_rng(SEED_OF_INTERVALS))
+        return None if other is None or other.returns.shape[1] != group.returns.shape[1] else other
 
 
-def _overall(scores: list[np.ndarray], statistic: Statistic) -> Estimate:
-    return _over_families([float(statistic(entry)) for entry in scores], [_distribution(entry, statistic) for entry in scores])
+def _last_returns(group: Group, other: Group) -> tuple[np.ndarray, np.ndarray]:
+    return group.returns[:, :, -1], other.returns[:, :, -1]
 
 
 def compare(

@@ -7,9 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from dmrlad_bench.reports.comparison import CONFIDENCE, REPETITIONS, Comparison, Estimate
-from dmrlad_bench.reports.formats import ReportTable, check_format, csv_text, estimate_text, latex, markdown, plain, seeds_note
+from dmrlad_bench.reports.comparison import Comparison
+from dmrlad_bench.reports.estimates import CONFIDENCE, Estimate
+from dmrlad_bench.reports.formats import (
+    ReportTable,
+    check_format,
+    csv_text,
+    estimate_text,
+    few_runs_note,
+    latex,
+    markdown,
+    plain,
+    seeds_note,
+)
 from dmrlad_bench.reports.mixing import Group
+from dmrlad_bench.reports.statistics import FEWEST_RUNS
 
 DIGITS = {"return": 2}
 OTHER_DIGITS = 3
@@ -29,14 +41,14 @@ def comparison_tables(comparison: Comparison) -> list[ReportTable]:
     tables = []
     for family in comparison.families:
         groups = comparison.of_family(family)
-        tables += [_headline(comparison, groups), _normalised(comparison, groups), _adaptation(comparison, groups)]
+        tables += [_headline(comparison, groups), _against(comparison, groups), _adaptation(comparison, groups)]
     if len(comparison.families) > 1:
         tables.append(_overall(comparison))
     return tables
 
 
 def _headline(comparison: Comparison, groups: tuple[Group, ...]) -> ReportTable:
-    rows = []
+    rows, ranks = [], comparison.ranks(groups[0].family)
     for group in groups:
         found = comparison.measures(group, -1)
         rows.append(
@@ -44,26 +56,29 @@ def _headline(comparison: Comparison, groups: tuple[Group, ...]) -> ReportTable:
                 group.label,
                 str(len(group.seeds)),
                 _cell(found, "return"),
-                _range_over_seeds(group, -1),
+                _range_over_runs(found["return"]),
+                NOTHING if ranks[group.label] is None else str(ranks[group.label]),
                 _cell(found, "success"),
-                _cell(found, "iqm"),
+                _cell(found, "normalised"),
                 f"{group.environment_steps:.0f}",
                 f"{group.minutes:.1f}",
             )
         )
-    columns = ("agent", "seeds", "return", "by seed", "success", "IQM", "env steps", "minutes")
+    columns = ("agent", "runs", "return", "by run", "rank", "success", "normalised", "env steps", "minutes")
     return ReportTable(_title(comparison, groups, "the last episode of the trial"), columns, tuple(rows), _notes(comparison, groups))
 
 
-def _normalised(comparison: Comparison, groups: tuple[Group, ...]) -> ReportTable:
+def _against(comparison: Comparison, groups: tuple[Group, ...]) -> ReportTable:
     rows = []
     for group in groups:
-        found = comparison.measures(group, -1)
-        improvement = comparison.improvement(group)
-        estimates = [_cell(found, name) for name in ("mean", "median", "optimality_gap")]
-        rows.append((group.label, *estimates, NOTHING if improvement is None else _text(improvement)))
-    columns = ("agent", "mean", "median", "optimality gap", f"P(better than {comparison.baseline})")
-    return ReportTable(_title(comparison, groups, "normalised scores of the last episode"), columns, tuple(rows), _marks(comparison))
+        difference, improvement = comparison.difference(group), comparison.improvement(group)
+        cells = (
+            NOTHING if difference is None else _text(difference, DIGITS["return"]),
+            NOTHING if improvement is None else _text(improvement),
+        )
+        rows.append((group.label, *cells))
+    columns = ("agent", f"return - {comparison.baseline}'s", f"P(better than {comparison.baseline})")
+    return ReportTable(_title(comparison, groups, f"held against {comparison.baseline}"), columns, tuple(rows), _marks(comparison))
 
 
 def _adaptation(comparison: Comparison, groups: tuple[Group, ...]) -> ReportTable:
@@ -71,9 +86,9 @@ def _adaptation(comparison: Comparison, groups: tuple[Group, ...]) -> ReportTabl
     for group in groups:
         for episode in range(group.episodes):
             found = comparison.measures(group, episode)
-            cells = (_cell(found, "return"), _range_over_seeds(group, episode), _cell(found, "success"), _cell(found, "iqm"))
+            cells = (_cell(found, "return"), _range_over_runs(found["return"]), _cell(found, "success"), _cell(found, "normalised"))
             rows.append((group.label if episode == 0 else "", str(episode + 1), *cells))
-    columns = ("agent", "episode", "return", "by seed", "success", "IQM")
+    columns = ("agent", "episode", "return", "by run", "success", "normalised")
     return ReportTable(_title(comparison, groups, "adaptation within the trial"), columns, tuple(rows), _marks(comparison))
 
 
@@ -85,9 +100,12 @@ def _overall(comparison: Comparison) -> ReportTable:
             missing.append(agent)
             continue
         rows.append((agent, *(_cell(found, name) for name in ("success", "iqm", "mean", "median", "optimality_gap", "improvement"))))
-    notes = ["every family weighs the same, whatever its number of tasks and seeds", *_marks(comparison)]
-    single = [agent for agent in comparison.agents if any(len(group.seeds) == 1 for group in comparison.of_agent(agent))]
-    notes += [f"one seed on some family, so no interval: {', '.join(single)}"] if single else []
+    notes = [
+        "every family weighs the same, whatever its number of tasks and runs; a run counts with its mean over tasks",
+        *_marks(comparison),
+    ]
+    few = [agent for agent in comparison.agents if any(len(group.seeds) < FEWEST_RUNS for group in comparison.of_agent(agent))]
+    notes += [f"fewer than {FEWEST_RUNS} runs on some family, so no interval: {', '.join(few)}"] if few else []
     notes += [f"left out, for they have not run on all families: {', '.join(missing)}"] if missing else []
     columns = ("agent", "success", "IQM", "mean", "median", "optimality gap", f"P(better than {comparison.baseline})")
     title = f"all {len(comparison.families)} families: the last episode of the trial, {comparison.view}"
@@ -102,12 +120,9 @@ def _title(comparison: Comparison, groups: tuple[Group, ...], what: str) -> str:
 
 def _notes(comparison: Comparison, groups: tuple[Group, ...]) -> tuple[str, ...]:
     notes = [*_marks(comparison)]
-    notes.append(
-        f"[low, high]: {CONFIDENCE:.0%} stratified bootstrap interval, {REPETITIONS} repetitions; by seed: lowest to highest mean return"
-    )
-    single = [group.label for group in groups if len(group.seeds) == 1]
-    if single:
-        notes.append(f"one seed, so no interval: {', '.join(single)}")
+    notes.append(f"[low, high]: {CONFIDENCE:.0%} interval over runs; by run: lowest to highest mean return")
+    notes.append(f"rank: agents that a {CONFIDENCE:.0%} interval of the difference in return does not part share one")
+    notes += few_runs_note(group.label for group in groups if len(group.seeds) < FEWEST_RUNS)
     if len({group.seeds for group in groups}) > 1:
         notes.append(seeds_note((group.label, group.seeds) for group in groups))
     lacking = [group.label for group in groups if group.reference is None]
@@ -120,9 +135,8 @@ def _marks(comparison: Comparison) -> tuple[str, ...]:
     return tuple(f"MIXED: {message}" for message in comparison.mixed)
 
 
-def _range_over_seeds(group: Group, episode: int) -> str:
-    means = group.returns[:, :, episode].mean(axis=1)
-    return NOTHING if len(means) == 1 else f"{means.min():.2f} to {means.max():.2f}"
+def _range_over_runs(returns: Estimate) -> str:
+    return NOTHING if returns.runs == 1 else f"{min(returns.values):.2f} to {max(returns.values):.2f}"
 
 
 def _cell(found: dict[str, Estimate], name: str) -> str:
@@ -130,7 +144,7 @@ def _cell(found: dict[str, Estimate], name: str) -> str:
 
 
 def _text(entry: Estimate, digits: int = OTHER_DIGITS) -> str:
-    return estimate_text(entry.value, entry.low, entry.high, digits)
+    return estimate_text(entry, digits)
 
 
 def comparison_records(comparison: Comparison) -> Iterator[dict[str, Any]]:
@@ -151,9 +165,9 @@ def comparison_records(comparison: Comparison) -> Iterator[dict[str, Any]]:
             for episode in range(group.episodes):
                 for measure, entry in comparison.measures(group, episode).items():
                     yield _record(names, episode + 1, measure, entry, "", facts)
-            improvement = comparison.improvement(group)
-            if improvement is not None:
-                yield _record(names, group.episodes, "improvement", improvement, comparison.baseline, facts)
+            for measure, against in (("difference", comparison.difference(group)), ("improvement", comparison.improvement(group))):
+                if against is not None:
+                    yield _record(names, group.episodes, measure, against, comparison.baseline, facts)
     if len(comparison.families) > 1:
         for agent in comparison.agents:
             groups = comparison.of_agent(agent)
@@ -170,5 +184,5 @@ def comparison_records(comparison: Comparison) -> Iterator[dict[str, Any]]:
 
 
 def _record(names: dict[str, Any], episode: int, measure: str, entry: Estimate, against: str, facts: dict[str, Any]) -> dict[str, Any]:
-    numbers = {"value": entry.value, "low": entry.low, "high": entry.high}
+    numbers = {"value": entry.value, "low": entry.low, "high": entry.high, "runs": entry.runs, "by_run": " ".join(map(str, entry.values))}
     return {**names, "episode": episode, "measure": measure, "against": against, **numbers, **facts}

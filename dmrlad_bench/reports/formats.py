@@ -14,6 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from dmrlad_bench.cards import CardError, nearest
+from dmrlad_bench.reports.estimates import Estimate
+from dmrlad_bench.reports.statistics import FEWEST_RUNS
 
 FORMATS = ("table", "markdown", "csv", "latex")
 LATEX_SIGNS = {
@@ -48,11 +50,18 @@ def check_format(name: str) -> None:
         raise CardError(f"unknown format {name!r}{nearest(name, FORMATS)}; accepted: {', '.join(FORMATS)}")
 
 
-def estimate_text(value: float, low: float, high: float, digits: int) -> str:
-    """A number with its interval, as `0.51 [0.42, 0.60]`; without one where there is none."""
-    if math.isnan(low):
-        return f"{value:.{digits}f}"
-    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+def estimate_text(estimate: Estimate, digits: int) -> str:
+    """A number with its interval, as `0.51 [0.42, 0.60]`; where there is none, with the runs' values, as `0.51 (0.47; 0.55)`."""
+    text = f"{estimate.value:.{digits}f}"
+    if estimate.low is not None and estimate.high is not None:
+        return f"{text} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+    return f"{text} ({'; '.join(f'{value:.{digits}f}' for value in estimate.values)})" if len(estimate.values) > 1 else text
+
+
+def few_runs_note(names: Iterable[str]) -> tuple[str, ...]:
+    """The note below a table in which some agents have too few runs for an interval; none where all have enough."""
+    found = ", ".join(names)
+    return (f"fewer than {FEWEST_RUNS} runs, so no interval and no rank, and the runs' values in parentheses: {found}",) if found else ()
 
 
 def seeds_note(seeds: Iterable[tuple[str, tuple[int, ...]]]) -> str:

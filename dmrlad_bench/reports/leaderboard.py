@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +13,11 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from dmrlad_bench.cards import BUDGETS, CardError, register_folder
-from dmrlad_bench.reports.comparison import CONFIDENCE, NORMALISED, REPETITIONS, SEED_OF_INTERVALS, Estimate, measures
+from dmrlad_bench.reports.estimates import CONFIDENCE, Estimate, measures
 from dmrlad_bench.reports.results import FamilyRecord, Result, ResultModel, read_versioned
+from dmrlad_bench.reports.statistics import FEWEST_RUNS
 
-ENTRY_FORMAT_VERSION = 1
+ENTRY_FORMAT_VERSION = 2
 EPISODES = 3  # K of the protocol
 AGENT_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 LIST_OF_PLAIN_VALUES = re.compile(r"\[\n\s+([^\[\]{}]*?)\n\s+\]")
@@ -32,41 +32,22 @@ class PublishedAgent(ResultModel):
     preset: bool = Field(description="whether this was the configuration of the published preset of that name")
 
 
-class Measured(ResultModel):
-    """A number, and the ends of its interval; none for one seed."""
-
-    value: float
-    low: float | None
-    high: float | None
-
-    @classmethod
-    def of(cls, entry: Estimate) -> Measured:
-        """The record of an estimate."""
-        low, high = (None if math.isnan(end) else end for end in (entry.low, entry.high))
-        return cls(value=entry.value, low=low, high=high)
-
-    def estimate(self) -> Estimate:
-        """The estimate that is recorded."""
-        return Estimate(self.value, *(math.nan if end is None else end for end in (self.low, self.high)))
-
-
 class Aggregate(ResultModel):
-    """All seeds and tasks of one split in one episode of the trial."""
+    """All runs and tasks of one split in one episode of the trial."""
 
     split: Literal["test", "train", "ood"]
     deterministic: bool
     episode: int = Field(ge=1, description="counted from 1")
-    returns: Measured
-    success: Measured
-    normalised: dict[str, Measured] | None = Field(description="iqm, mean, median, optimality_gap, where the family has references")
+    returns: Estimate
+    success: Estimate
+    normalised: Estimate | None = Field(description="mean normalised score, where the family has references")
 
 
-class Bootstrap(ResultModel):
-    """How the intervals were made: stratified bootstrap, seeds drawn anew within each task."""
+class Intervals(ResultModel):
+    """How the intervals were made: Student's t interval of the run means, and none under the fewest runs."""
 
     confidence: float = CONFIDENCE
-    repetitions: int = REPETITIONS
-    seed: int = SEED_OF_INTERVALS
+    fewest_runs: int = FEWEST_RUNS
 
 
 class Entry(ResultModel):
@@ -75,14 +56,14 @@ class Entry(ResultModel):
     Whatever is not in `runs` follows from them; `content_digest` is the SHA-256 of everything else.
     """
 
-    format_version: Literal[1] = ENTRY_FORMAT_VERSION
+    format_version: Literal[2] = ENTRY_FORMAT_VERSION
     family: FamilyRecord
     agent: PublishedAgent
     budget: str
     seeds: tuple[int, ...] = Field(min_length=1, description="ascending; one run each")
     mean_environment_steps: float
     mean_minutes: float = Field(description="wall minutes of a run")
-    intervals: Bootstrap
+    intervals: Intervals
     aggregates: tuple[Aggregate, ...]
     runs: tuple[Result, ...] = Field(description="the results as the runs wrote them; their commands without --out")
     content_digest: str
@@ -128,7 +109,7 @@ def make_entry(runs: Sequence[Result], agent: PublishedAgent, reference: tuple[f
         seeds=tuple(run.seed for run in ordered),
         mean_environment_steps=float(np.mean([run.environment_steps for run in ordered])),
         mean_minutes=float(np.mean([run.wall_seconds.total for run in ordered])) / 60.0,
-        intervals=Bootstrap(),
+        intervals=Intervals(),
         aggregates=aggregates(ordered, reference),
         runs=ordered,
         content_digest="",
@@ -158,9 +139,9 @@ def aggregates(runs: Sequence[Result], reference: tuple[float, float] | None) ->
                     split=matrix.split,
                     deterministic=matrix.deterministic,
                     episode=episode + 1,
-                    returns=Measured.of(estimates["return"]),
-                    success=Measured.of(estimates["success"]),
-                    normalised=None if reference is None else {name: Measured.of(estimates[name]) for name in NORMALISED},
+                    returns=estimates["return"],
+                    success=estimates["success"],
+                    normalised=estimates.get("normalised"),
                 )
             )
     return tuple(found)

@@ -5,12 +5,39 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from dmrlad_bench.cards import BUDGETS, agent_names, load_agent, load_family, resolve_agent
-from dmrlad_bench.reports.formats import ReportTable, check_format, csv_text, estimate_text, latex, markdown, plain, seeds_note
-from dmrlad_bench.reports.leaderboard import EPISODES, Entry, Measured
+from dmrlad_bench.reports.estimates import CONFIDENCE
+from dmrlad_bench.reports.formats import (
+    ReportTable,
+    check_format,
+    csv_text,
+    estimate_text,
+    few_runs_note,
+    latex,
+    markdown,
+    plain,
+    seeds_note,
+)
+from dmrlad_bench.reports.leaderboard import EPISODES, Entry
+from dmrlad_bench.reports.run_statistics import shared_ranks
+from dmrlad_bench.reports.statistics import FEWEST_RUNS
 
 NOTHING = "-"
-COLUMNS = ("agent", "seeds", "return, episode 1", f"return, episode {EPISODES}", "success", "IQM", "train", "ood", "env steps", "minutes")
+COLUMNS = (
+    "agent",
+    "rank",
+    "runs",
+    "return, episode 1",
+    f"return, episode {EPISODES}",
+    "success",
+    "normalised",
+    "train",
+    "ood",
+    "env steps",
+    "minutes",
+)
 INTRODUCTION = """# Leaderboards
 
 One file for each family, agent and budget: `<family>/<agent>--<budget>.json`. It holds the results of all its seeds, and every number
@@ -18,9 +45,11 @@ below follows from them; `dmrlad-bench leaderboard --check` computes all of them
 `dmrlad-bench leaderboard --markdown`.
 
 Scores are those of held-out test tasks under deterministic actions; where no episode is named, of the last episode of the trial.
-`train` and `ood` are returns on the training tasks and on tasks outside of their range. IQM is the interquartile mean of normalised
-scores, 0 being `random` and 1 being `oracle`. Brackets hold 95 % stratified bootstrap intervals over seeds within tasks; with one seed
-there is none. A table holds one budget only.
+`train` and `ood` are returns on the training tasks and on tasks outside of their range. A normalised score is 0 at `random`'s return and
+1 at `oracle`'s. Brackets hold 95 % intervals over runs, for all tasks of a run come from one trained agent; where there are fewer than
+three runs there is none, and parentheses hold the runs' values. Agents are ordered by the return in the last episode. An agent's rank is
+one more than the number of agents that are better by an interval of the difference; agents that it does not part share a rank.
+A table holds one budget only.
 """
 EMPTY = "There are no entries yet.\n"
 
@@ -52,11 +81,17 @@ def _boards(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
 
 
 def _headline(entry: Entry) -> float:
-    """What agents are ordered by: the IQM, or the return where the family has no references."""
+    """What agents are ordered by: the return in the last episode, its mean over runs."""
     last = entry.aggregate("test", True, EPISODES)
-    if last is None:
-        return float("-inf")
-    return last.returns.value if last.normalised is None else last.normalised["iqm"].value
+    return float("-inf") if last is None else last.returns.value
+
+
+def board_ranks(board: Sequence[Entry]) -> list[int | None]:
+    """The rank of each entry of one family and budget; None for fewer than three runs."""
+    found = [(entry.seeds, last.returns.values) for entry in board if (last := entry.aggregate("test", True, EPISODES)) is not None]
+    if len(found) < len(board):
+        return [None] * len(board)
+    return shared_ranks([np.array(values)[:, None] for _, values in found], [seeds for seeds, _ in found], CONFIDENCE)
 
 
 def _table(board: Sequence[Entry]) -> ReportTable:
@@ -65,26 +100,25 @@ def _table(board: Sequence[Entry]) -> ReportTable:
     for entry in board:
         if change := changed_since(entry):
             notes.append(f"{entry.agent.name}: {change}")
-    single = [entry.agent.name for entry in board if len(entry.seeds) == 1]
-    if single:
-        notes.append(f"one seed, so no interval: {', '.join(single)}")
+    notes += few_runs_note(entry.agent.name for entry in board if len(entry.seeds) < FEWEST_RUNS)
     if len({entry.seeds for entry in board}) > 1:
         notes.append(seeds_note((entry.agent.name, entry.seeds) for entry in board))
     if first.family.reference is None:
         notes.append("no normalised scores: the family has no reference scores of random and oracle")
-    return ReportTable(f"{first.family.id}, budget {first.budget}", COLUMNS, tuple(map(_row, board)), tuple(notes))
+    return ReportTable(f"{first.family.id}, budget {first.budget}", COLUMNS, tuple(map(_row, board, board_ranks(board))), tuple(notes))
 
 
-def _row(entry: Entry) -> tuple[str, ...]:
+def _row(entry: Entry, rank: int | None) -> tuple[str, ...]:
     last = entry.aggregate("test", True, EPISODES)
-    normalised = None if last is None or last.normalised is None else last.normalised["iqm"]
+    normalised = None if last is None else last.normalised
     return (
         entry.agent.name,
+        NOTHING if rank is None else str(rank),
         str(len(entry.seeds)),
         _returns(entry, "test", 1),
         _returns(entry, "test", EPISODES),
-        NOTHING if last is None else _text(last.success),
-        NOTHING if normalised is None else _text(normalised),
+        NOTHING if last is None else estimate_text(last.success, 3),
+        NOTHING if normalised is None else estimate_text(normalised, 3),
         _returns(entry, "train", EPISODES),
         _returns(entry, "ood", EPISODES),
         f"{entry.mean_environment_steps:.0f}",
@@ -96,12 +130,7 @@ def _returns(entry: Entry, split: str, episode: int) -> str:
     found = entry.aggregate(split, True, episode)
     if found is None:
         return NOTHING
-    return _text(found.returns, 2) if split == "test" else f"{found.returns.value:.2f}"
-
-
-def _text(measured: Measured, digits: int = 3) -> str:
-    estimate = measured.estimate()
-    return estimate_text(estimate.value, estimate.low, estimate.high, digits)
+    return estimate_text(found.returns, 2) if split == "test" else f"{found.returns.value:.2f}"
 
 
 def changed_since(entry: Entry) -> str | None:
@@ -117,13 +146,15 @@ def changed_since(entry: Entry) -> str | None:
 def leaderboard_records(entries: Sequence[Entry]) -> Iterator[dict[str, Any]]:
     """Every aggregate of every entry, a record each."""
     for board in _boards(entries):
-        for entry in board:
+        for entry, rank in zip(board, board_ranks(board), strict=True):
             names = {"family": entry.family.id, "agent": entry.agent.name, "budget": entry.budget, "card": changed_since(entry) or ""}
             for aggregate in entry.aggregates:
                 actions = "deterministic" if aggregate.deterministic else "stochastic"
                 place = {"split": aggregate.split, "actions": actions, "episode": aggregate.episode}
-                measures = {"return": aggregate.returns, "success": aggregate.success, **(aggregate.normalised or {})}
+                measures = {"return": aggregate.returns, "success": aggregate.success, "normalised": aggregate.normalised}
                 for measure, found in measures.items():
+                    if found is None:
+                        continue
                     facts = {"seeds": " ".join(map(str, entry.seeds)), "environment_steps": entry.mean_environment_steps}
-                    numbers = {"value": found.value, "low": found.low, "high": found.high}
-                    yield {**names, **place, "measure": measure, **numbers, **facts, "minutes": entry.mean_minutes}
+                    numbers = {"value": found.value, "low": found.low, "high": found.high, "by_run": " ".join(map(str, found.values))}
+                    yield {**names, "rank": rank, **place, "measure": measure, **numbers, **facts, "minutes": entry.mean_minutes}

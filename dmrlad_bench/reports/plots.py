@@ -17,9 +17,11 @@ from matplotlib.lines import Line2D
 
 from dmrlad_bench.cards import CardError, nearest
 from dmrlad_bench.cards.writing import refuse_link, write_atomic
-from dmrlad_bench.reports.comparison import CONFIDENCE, REPETITIONS, SEED_OF_INTERVALS, Comparison, Estimate, estimate
+from dmrlad_bench.reports.comparison import Comparison
+from dmrlad_bench.reports.estimates import CONFIDENCE, Estimate, of_runs
 from dmrlad_bench.reports.mixing import Group
-from dmrlad_bench.reports.statistics import bootstrap_over_seeds, interquartile_mean, mean_score, performance_profile
+from dmrlad_bench.reports.run_statistics import run_band
+from dmrlad_bench.reports.statistics import FEWEST_RUNS, performance_profile
 
 SUFFIXES = (".png", ".pdf", ".svg")
 WITHOUT_DATE = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}  # the same comparison, the same file
@@ -27,6 +29,7 @@ PANEL = (4.2, 3.2)  # inches, as all lengths here
 NARROWEST = 6.0
 LEGEND_LINE, LETTER = 0.55, 0.075  # a legend's line and spaces; a letter of the title or of a label
 THOUSAND = 1000.0
+THIN = 0.6  # line width of a single run, points
 Colours = dict[str, tuple[float, float, float]]
 Panel = Callable[[Axes, Comparison, str, Colours], None]
 
@@ -87,7 +90,7 @@ def save_figure(figure: Figure, path: Path | str) -> None:
 
 
 def learning_panel(axis: Axes, comparison: Comparison, family: str, colours: Colours) -> None:
-    """Mean over test tasks of episode K while training, against environment steps: mean over seeds and its band."""
+    """Mean over test tasks of episode K while training, against environment steps: mean over runs and its band."""
     groups = comparison.of_family(family)
     for group in groups:
         steps, values = learning_curves(group)
@@ -96,15 +99,26 @@ def learning_panel(axis: Axes, comparison: Comparison, family: str, colours: Col
             axis.axhline(mean[0], color=colours[group.label], linestyle="--", linewidth=1.2)
             continue
         axis.plot(steps / THOUSAND, mean, color=colours[group.label], linewidth=1.4)
-        low, high = bootstrap_over_seeds(values, REPETITIONS, CONFIDENCE, np.random.default_rng(SEED_OF_INTERVALS))
-        axis.fill_between(steps / THOUSAND, low, high, color=colours[group.label], alpha=0.2, linewidth=0)
-    axis.set(title=f"{family}: learning, test tasks", xlabel="environment steps, thousands", ylabel=_quantity(groups, "mean"))
+        _band(axis, steps / THOUSAND, values, colours[group.label])
+    axis.set(title=f"{family}: learning, test tasks", xlabel="environment steps, thousands", ylabel=_quantity(groups))
+
+
+def _band(
+    axis: Axes, x: np.ndarray, curves: np.ndarray, colour: tuple[float, float, float], ends: tuple[float, float] | None = None
+) -> None:
+    """The interval of the mean of `(runs, points)` curves at each point; under three runs, each run as a thin line."""
+    band = run_band(curves, CONFIDENCE)
+    if band is not None:
+        low, high = band if ends is None else np.clip(band, *ends)
+        axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+    elif len(curves) > 1:
+        axis.plot(x, curves.T, color=colour, linewidth=THIN, alpha=0.7)
 
 
 def learning_curves(group: Group) -> tuple[np.ndarray, np.ndarray]:
-    """`(points,)` environment steps and `(seeds, points)` means over test tasks of episode K, normalised where there is a reference.
+    """`(points,)` environment steps and `(runs, points)` means over test tasks of episode K, normalised where there is a reference.
 
-    Seeds are joined at the evaluations that all of them have; where episodes end early, the steps are the mean over seeds.
+    Runs are joined at the evaluations that all of them have; where episodes end early, the steps are the mean over runs.
     """
     curves = [{point.iteration: point for point in run.result.curve if "test" in point.scores} for run in group.runs]
     shared = sorted(set.intersection(*(set(curve) for curve in curves)))
@@ -118,13 +132,14 @@ def learning_curves(group: Group) -> tuple[np.ndarray, np.ndarray]:
 
 
 def adaptation_panel(axis: Axes, comparison: Comparison, family: str, colours: Colours) -> None:
-    """Episode by episode of the trial, with intervals."""
+    """Episode by episode of the trial, with intervals; under three runs, each run as a thin line."""
     groups = comparison.of_family(family)
     for number, group in enumerate(groups):
         shift = (number - (len(groups) - 1) / 2) * 0.4 / len(groups)
-        found = [_last_score(group, episode) for episode in range(group.episodes)]
+        found = [_score(group, episode) for episode in range(group.episodes)]
+        places = np.arange(1, group.episodes + 1) + shift
         axis.errorbar(
-            np.arange(1, group.episodes + 1) + shift,
+            places,
             [entry.value for entry in found],
             yerr=_whiskers(found),
             color=colours[group.label],
@@ -132,23 +147,27 @@ def adaptation_panel(axis: Axes, comparison: Comparison, family: str, colours: C
             markersize=3,
             linewidth=1.2,
         )
+        if 1 < len(group.seeds) < FEWEST_RUNS:
+            axis.plot(places, [entry.values for entry in found], color=colours[group.label], linewidth=THIN, alpha=0.7)
     episodes = max(group.episodes for group in groups)
-    axis.set(title=f"{family}: adaptation", xlabel="episode of the trial", ylabel=_quantity(groups, "IQM"), xticks=range(1, episodes + 1))
+    axis.set(title=f"{family}: adaptation", xlabel="episode of the trial", ylabel=_quantity(groups), xticks=range(1, episodes + 1))
 
 
 def intervals_panel(axis: Axes, comparison: Comparison, family: str, colours: Colours) -> None:
-    """Episode K of every agent, with intervals."""
+    """Episode K of every agent, with intervals; under three runs, each run as a small mark."""
     groups = comparison.of_family(family)
     for number, group in enumerate(groups):
-        found = _last_score(group, -1)
+        found = _score(group, -1)
         axis.errorbar(found.value, -number, xerr=_whiskers([found]), color=colours[group.label], marker="o", markersize=4, linewidth=1.6)
+        if 1 < found.runs < FEWEST_RUNS:
+            axis.plot(found.values, [-number] * found.runs, "|", color=colours[group.label], markersize=8)
     axis.set_yticks([-number for number in range(len(groups))], [group.label for group in groups])
-    axis.set(title=f"{family}: last episode", xlabel=_quantity(groups, "IQM"), ylim=(-len(groups) + 0.4, 0.6))
+    axis.set(title=f"{family}: last episode", xlabel=_quantity(groups), ylim=(-len(groups) + 0.4, 0.6))
 
 
 def profile_panel(axis: Axes, comparison: Comparison, family: str, colours: Colours) -> None:
-    """Share of runs (a seed in a task) whose normalised score in episode K lies above a threshold."""
-    axis.set(title=f"{family}: performance profile", xlabel="normalised score", ylabel="share of runs above it", ylim=(-0.02, 1.02))
+    """Share of tasks in which the normalised score in episode K lies above a threshold: mean over runs and its band."""
+    axis.set(title=f"{family}: performance profile", xlabel="normalised score", ylabel="share of tasks above it", ylim=(-0.02, 1.02))
     drawn = [(group, scores[:, :, -1]) for group in comparison.of_family(family) if (scores := group.normalised) is not None]
     if not drawn:
         axis.text(0.5, 0.5, "no reference scores", transform=axis.transAxes, ha="center")
@@ -158,6 +177,8 @@ def profile_panel(axis: Axes, comparison: Comparison, family: str, colours: Colo
     thresholds = np.linspace(low - 0.02, high + 0.02, 401)
     for group, scores in drawn:
         axis.step(thresholds, performance_profile(scores, thresholds), where="post", color=colours[group.label], linewidth=1.2)
+        shares = np.stack([performance_profile(run[None], thresholds) for run in scores])
+        _band(axis, thresholds, shares, colours[group.label], (0.0, 1.0))
 
 
 KINDS: dict[str, tuple[Panel, ...]] = {
@@ -168,27 +189,24 @@ KINDS: dict[str, tuple[Panel, ...]] = {
 }
 
 
-def _last_score(group: Group, episode: int) -> Estimate:
-    """IQM of normalised scores, or mean return where there is no reference."""
+def _score(group: Group, episode: int) -> Estimate:
+    """Mean normalised score, or mean return where there is no reference."""
     normalised = group.normalised
-    if normalised is None:
-        return estimate(group.returns[:, :, episode], mean_score)
-    return estimate(normalised[:, :, episode], interquartile_mean)
+    return of_runs(group.returns[:, :, episode] if normalised is None else normalised[:, :, episode])
 
 
 def _whiskers(found: list[Estimate]) -> np.ndarray | None:
-    if any(np.isnan(entry.low) for entry in found):
-        return None
-    return np.array([[max(0.0, entry.value - entry.low) for entry in found], [max(0.0, entry.high - entry.value) for entry in found]])
+    ends = [(entry.value - entry.low, entry.high - entry.value) for entry in found if entry.low is not None and entry.high is not None]
+    return np.maximum(np.transpose(ends), 0.0) if len(ends) == len(found) else None
 
 
-def _quantity(groups: tuple[Group, ...], kind: str) -> str:
-    return "mean return" if any(group.reference is None for group in groups) else f"{kind} of normalised scores"
+def _quantity(groups: tuple[Group, ...]) -> str:
+    return "mean return" if any(group.reference is None for group in groups) else "mean of normalised scores"
 
 
 def _title(comparison: Comparison) -> str:
     budgets = " and ".join(dict.fromkeys(group.budget for group in comparison.groups))
-    return f"budget {budgets}, {comparison.view}; bands and bars: {CONFIDENCE:.0%} bootstrap intervals, none for one seed"
+    return f"budget {budgets}, {comparison.view}; bands and bars: {CONFIDENCE:.0%} intervals over runs, thin: single runs"
 
 
 def _palette(count: int) -> list[tuple[float, float, float]]:

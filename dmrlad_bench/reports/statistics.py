@@ -1,6 +1,8 @@
-"""Statistics of scores over seeds and tasks, as Agarwal et al. (arXiv 2108.13264) define them, on NumPy alone.
+"""Statistics of scores over seeds and tasks, as Agarwal et al. (arXiv 2108.13264) define them, and their intervals.
 
-`scores` is a `(seeds, tasks)` array throughout: one row for each run, one column for each task.
+`scores` is a `(seeds, tasks)` array throughout: one row for each run, one column for each task. All tasks of a run are scores of one
+trained agent, so the run is the unit of evidence, and `run_interval` takes whole rows. The intervals that draw the seeds of each task for
+itself, `stratified_bootstrap` and its kind, are for scores that are independent between tasks.
 """
 
 from __future__ import annotations
@@ -12,9 +14,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dmrlad_bench.cards import CardError
+from dmrlad_bench.reports.student import check_confidence, t_interval
 
 Statistic = Callable[[np.ndarray], float]
 ENTRIES_AT_ONCE = 4_000_000  # resampled scores held in memory at a time
+FEWEST_RUNS = 3  # two runs give a t interval of 12.7 standard errors: no information
+LARGEST = 1e100  # squares of scores are added up
+DRAWS = 2000  # of whole runs, for statistics that have no closed form
 
 
 def mean_score(scores: ArrayLike) -> float:
@@ -63,6 +69,48 @@ def probability_of_improvement(x: ArrayLike, y: ArrayLike) -> float:
     return float(_improvements(*_paired(x, y)))
 
 
+def run_means(scores: ArrayLike) -> np.ndarray:
+    """`(runs,)` means over tasks of `(runs, tasks)`: one score a run."""
+    return _checked(scores).mean(axis=1)
+
+
+def run_interval(
+    scores: ArrayLike, statistic: Statistic, confidence: float, generator: np.random.Generator, draws: int = DRAWS
+) -> tuple[float, float] | None:
+    """Interval of `statistic` over training runs, all tasks of a run together.
+
+    For `mean_score` it is the Student t interval of the run means. For any other statistic, whole rows are drawn anew; the deviation of
+    what is drawn, times sqrt(n / (n - 1)) for n runs, takes the place of the standard error in the t interval.
+
+    Args:
+        scores: `(runs, tasks)`.
+        statistic: from `(runs, tasks)` to a number; those of this module are computed for all draws at once.
+        confidence: how often the interval is to cover what infinitely many runs would give, as 0.95.
+        generator: of the draws; not used for `mean_score`.
+        draws: how often the runs are drawn.
+
+    Returns:
+        The ends `(low, high)`; None under three runs, which do not say how runs vary.
+    """
+    values = _checked(scores)
+    check_confidence(confidence)
+    runs = len(values)
+    if runs < FEWEST_RUNS:
+        return None
+    if statistic is mean_score:
+        means = run_means(values)
+        return t_interval(float(means.mean()), float(means.var(ddof=1)) / runs, runs - 1, confidence)
+    drawn = values[generator.integers(0, runs, size=(_repetitions(draws), runs))]
+    variance = float(np.var(on_each(statistic, drawn))) * runs / (runs - 1)
+    return t_interval(float(statistic(values)), variance, runs - 1, confidence)
+
+
+def on_each(statistic: Statistic, drawn: np.ndarray) -> np.ndarray:
+    """`(n,)` values of `statistic` on each of `(n, seeds, tasks)` scores."""
+    batched = BATCHED.get(statistic)
+    return np.array([float(statistic(entry)) for entry in drawn]) if batched is None else batched(drawn)
+
+
 def stratified_bootstrap(
     scores: ArrayLike, statistic: Statistic, repetitions: int, confidence: float, generator: np.random.Generator
 ) -> tuple[float, float]:
@@ -86,11 +134,7 @@ def bootstrap_distribution(scores: ArrayLike, statistic: Statistic, repetitions:
     values = _checked(scores)
     if len(values) == 1:
         return np.full(_repetitions(repetitions), np.nan)
-    batched = BATCHED.get(statistic)
-    parts = []
-    for drawn in _draws(values, repetitions, generator):
-        parts.append(np.array([float(statistic(entry)) for entry in drawn]) if batched is None else batched(drawn))
-    return np.concatenate(parts)
+    return np.concatenate([on_each(statistic, drawn) for drawn in _draws(values, repetitions, generator)])
 
 
 def improvement_distribution(x: ArrayLike, y: ArrayLike, repetitions: int, generator: np.random.Generator) -> np.ndarray:
@@ -186,6 +230,9 @@ def _checked(scores: ArrayLike) -> np.ndarray:
     if not np.isfinite(values).all():
         seed, task = np.argwhere(~np.isfinite(values))[0]
         raise CardError(f"scores: expected finite numbers, got {values[seed, task]} in row {seed}, column {task}")
+    if np.abs(values).max() > LARGEST:
+        seed, task = np.argwhere(np.abs(values) > LARGEST)[0]
+        raise CardError(f"scores: expected numbers up to {LARGEST:g}, got {values[seed, task]:g} in row {seed}, column {task}")
     return values
 
 
@@ -196,6 +243,5 @@ def _repetitions(repetitions: int) -> int:
 
 
 def _ends(confidence: float) -> list[float]:
-    if not 0.0 < confidence < 1.0:
-        raise CardError(f"confidence: expected a number between 0 and 1, got {confidence}")
+    check_confidence(confidence)
     return [(1.0 - confidence) / 2.0, (1.0 + confidence) / 2.0]
