@@ -239,4 +239,5 @@ class Schedule(CardModel):
     evaluation_interval: int = Field(default=10, ge=1, description="iterations between evaluations")
     evaluation_tasks: int = Field(default=0, ge=0, description="tasks a split in evaluations while training; 0 = all")
     final_tasks: int = Field(default=0, ge=0, description="tasks a split in the final scores; 0 = all, as a published entry needs")
+    final_trials: int = Field(default=5, ge=1, description="trials a task of test and ood in the final scores; a published entry needs 5")
     replay_trials: int = Field(default=20_000, ge=1, description="capacity of the replay, in trials; copies count")

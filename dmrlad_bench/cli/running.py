@@ -15,6 +15,7 @@ from dmrlad_bench.cards import CardError, load_agent, load_family, resolve_agent
 from dmrlad_bench.cli.options import DEFAULT_ENV, THREADS, Budget, Envs, Overrides, import_from_here, whole_number
 from dmrlad_bench.cli.output import PROGRAM, fail, table_console
 from dmrlad_bench.harness.errors import RunFailed
+from dmrlad_bench.protocol import SPLITS
 
 if TYPE_CHECKING:
     from dmrlad_bench.reports.results import Result
@@ -98,8 +99,11 @@ def run(
 
 def evaluate(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
-    split: Annotated[str, typer.Option(metavar="NAME", help="test, train or ood.")] = "test",
+    split: Annotated[str, typer.Option(metavar="NAME", help=f"One of {', '.join(SPLITS)}.")] = "test",
     episodes: Annotated[int, typer.Option(parser=whole_number, metavar="K", help="Consecutive episodes in each task.")] = 3,
+    trials: Annotated[
+        int | None, typer.Option(parser=whole_number, metavar="N", help="Trials in each task. [default: 5 of test and ood, else 1]")
+    ] = None,
     stochastic: Annotated[bool, typer.Option("--stochastic", help="Draw the actions instead of taking the policy's mean.")] = False,
     threads: Annotated[int | None, typer.Option(parser=whole_number, metavar="N", help=THREADS.format("run's own"))] = None,
 ) -> None:
@@ -112,7 +116,7 @@ def evaluate(
     from dmrlad_bench.harness.api import evaluate as score
     from dmrlad_bench.reports.tables import scores_table
 
-    scores = score(run_folder, split=split, episodes=episodes, deterministic=not stochastic, threads=threads)
+    scores = score(run_folder, split=split, episodes=episodes, trials=trials, deterministic=not stochastic, threads=threads)
     table_console().print(scores_table(f"{config.agent.name} on {config.env}, budget {config.budget}, seed {config.seed}", [scores]))
 
 

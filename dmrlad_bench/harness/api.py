@@ -19,10 +19,11 @@ from dmrlad_bench.envs.scripted import check_scripted
 from dmrlad_bench.harness.agent import load_trained
 from dmrlad_bench.harness.collect import Environments
 from dmrlad_bench.harness.errors import RunFailed
-from dmrlad_bench.harness.evaluate import EPISODES, score
+from dmrlad_bench.harness.evaluate import score
 from dmrlad_bench.harness.machine import torch_settings
 from dmrlad_bench.harness.run import CONFIG_FILE, Run, RunConfig, read_config, resolve_device, run_name
 from dmrlad_bench.harness.train import train_run
+from dmrlad_bench.protocol import EPISODES
 from dmrlad_bench.reports.scores import TrialScores
 
 OUT = Path("runs")
@@ -126,6 +127,7 @@ def evaluate(
     split: str = "test",
     episodes: int = EPISODES,
     *,
+    trials: int | None = None,
     deterministic: bool = True,
     seed: int = 0,
     threads: int | None = None,
@@ -135,8 +137,9 @@ def evaluate(
     Args:
         agent: a run, its folder, or any object with `begin_trial`, `act` and `observe`.
         env: the family; a run's own unless given.
-        split: `test`, `train` or `ood`.
+        split: `test`, `train`, `ood` or `validation`.
         episodes: K, consecutive episodes in each task.
+        trials: in every task; None = as many as the protocol has for the split (5 for `test` and `ood`, else 1).
         deterministic: whether the agent acts without noise.
         seed: for agent objects; a run is scored with its own seed, so its final scores come out again.
         threads: of torch and of the simulation, None = the run's own; for agent objects of the simulation only, None = as many as
@@ -149,7 +152,7 @@ def evaluate(
     _check_threads(threads)
     if isinstance(agent, str | Path):
         agent = Run(Path(agent))
-    options: dict[str, Any] = {"episodes": episodes, "deterministic": deterministic}
+    options: dict[str, Any] = {"episodes": episodes, "deterministic": deterministic, "trials": trials}
     if isinstance(agent, Run):
         config = agent.config
         solved = TaskFamily(config.family) if env is None else _family(env)

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dmrlad_bench.cards import BUDGETS, agent_names, load_agent, load_family, resolve_agent
+from dmrlad_bench.protocol import EPISODES
 from dmrlad_bench.reports.formats import ReportTable, check_format, csv_text, estimate_text, latex, markdown, plain, seeds_note
-from dmrlad_bench.reports.leaderboard import EPISODES, Entry, Measured
+from dmrlad_bench.reports.leaderboard import Entry, Measured
 
 NOTHING = "-"
 COLUMNS = ("agent", "seeds", "return, episode 1", f"return, episode {EPISODES}", "success", "IQM", "train", "ood", "env steps", "minutes")

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dmrlad_bench.cards import CardError, nearest
+from dmrlad_bench.protocol import CURVE_SPLIT
 from dmrlad_bench.reports.comparison import CONFIDENCE, REPETITIONS, SEED_OF_INTERVALS, Comparison, Estimate, estimate
 from dmrlad_bench.reports.mixing import Group
 from dmrlad_bench.reports.statistics import bootstrap_over_seeds, interquartile_mean, mean_score, performance_profile
@@ -94,18 +95,18 @@ def learning_panel(axis: Axes, comparison: Comparison, family: str, colours: Col
         axis.plot(steps / THOUSAND, mean, color=colours[group.label], linewidth=1.4)
         low, high = bootstrap_over_seeds(values, REPETITIONS, CONFIDENCE, np.random.default_rng(SEED_OF_INTERVALS))
         axis.fill_between(steps / THOUSAND, low, high, color=colours[group.label], alpha=0.2, linewidth=0)
-    axis.set(title=f"{family}: learning, test tasks", xlabel="environment steps, thousands", ylabel=_quantity(groups, "mean"))
+    axis.set(title=f"{family}: learning, validation tasks", xlabel="environment steps, thousands", ylabel=_quantity(groups, "mean"))
 
 
 def learning_curves(group: Group) -> tuple[np.ndarray, np.ndarray]:
-    """`(points,)` environment steps and `(seeds, points)` means over test tasks of episode K, normalised where there is a reference.
+    """`(points,)` environment steps and `(seeds, points)` means over validation tasks of episode K, normalised where there is a reference.
 
     Seeds are joined at the evaluations that all of them have; where episodes end early, the steps are the mean over seeds.
     """
-    curves = [{point.iteration: point for point in run.result.curve if "test" in point.scores} for run in group.runs]
+    curves = [{point.iteration: point for point in run.result.curve if CURVE_SPLIT in point.scores} for run in group.runs]
     shared = sorted(set.intersection(*(set(curve) for curve in curves)))
     steps = np.array([[curve[iteration].environment_steps for iteration in shared] for curve in curves], dtype=float)
-    returns = np.array([[curve[iteration].scores["test"].returns[-1] for iteration in shared] for curve in curves], dtype=float)
+    returns = np.array([[curve[iteration].scores[CURVE_SPLIT].returns[-1] for iteration in shared] for curve in curves], dtype=float)
     if not shared:
         raise CardError(
             f"{group.label} on {group.family}: its seeds were never evaluated after the same iteration, so they have no common curve"
