@@ -33,7 +33,7 @@ LATER_KEYS = {
     "actor_critic": ("averaging",),
     "relabel": ("copies_by_gain", "utility_fractions", *STEP_KEYS),
     "exploration": ("policy_colour", "test_episodes", "test_interval"),
-    "schedule": ("initial_tasks", "final_tasks"),
+    "schedule": ("initial_tasks", "final_tasks", "final_trials"),
 }
 
 

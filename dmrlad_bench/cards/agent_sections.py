@@ -260,4 +260,7 @@ class Schedule(CardModel):
     final_tasks: int = Field(
         default=0, ge=0, le=1_000_000, description="tasks a split in the final scores; 0 = all, as a published entry needs"
     )
+    final_trials: int = Field(
+        default=5, ge=1, le=10_000, description="trials a task of test and ood in the final scores; a published entry needs 5"
+    )
     replay_trials: int = Field(default=20_000, ge=1, le=1_000_000_000, description="capacity of the replay, in trials; copies count")

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from dmrlad_bench.cards.reading import CardError, CardModel, digest, nearest, read_toml, register_folder, unused, validate
+from dmrlad_bench.protocol import SPLITS
 
 NAMESPACE = "DMRLAD"
 UNHASHED = {"description", "source", "reference"}
@@ -73,14 +74,17 @@ class Tasks(CardModel):
     """The frozen task lists: explicit numbers, disjoint."""
 
     train: tuple[Task, ...] = Field(min_length=1)
+    validation: tuple[Task, ...] = Field(min_length=1, description="from the range of train: what curves and choices are made on")
     test: tuple[Task, ...] = Field(min_length=1)
     ood: tuple[Task, ...] = ()
-    same_tasks: bool = Field(default=False, description="test repeats training tasks, by definition: there are two directions only")
+    same_tasks: bool = Field(
+        default=False, description="validation and test repeat training tasks, by definition: there are two directions only"
+    )
 
     @model_validator(mode="after")
     def _disjoint(self) -> Tasks:
         seen: dict[Task, str] = {}
-        for split in ("train", "test", "ood"):
+        for split in SPLITS:
             for task in getattr(self, split):
                 if task in seen and not self.same_tasks:
                     raise ValueError(f"task {list(task)} of {split!r} is also in {seen[task]!r}; splits must be disjoint, tasks distinct")
@@ -98,16 +102,38 @@ class Changes(CardModel):
     spread: float = Field(default=0.0, ge=0, description="how much longer it may last")
 
 
+class ReferenceSource(CardModel):
+    """The runs that a reference score is the mean of."""
+
+    agent: str
+    budget: str
+    digest: str = Field(description="SHA-256 of the agent's resolved configuration")
+    seeds: tuple[int, ...] = Field(min_length=1)
+    runs: tuple[float, ...] = Field(min_length=1, description="mean return of the last episode on the test tasks, a number a seed")
+
+
 class Reference(CardModel):
-    """Measured mean return of one episode on the test tasks, the ends of the normalised score."""
+    """Measured mean returns of one episode on the test tasks: `blind` and `oracle` are the ends of the normalised score.
+
+    `blind` is the better of standing still and of an actor-critic that is told neither task nor reward: what one gets without adapting.
+    `random` acts uniformly; it is shown, and normalises nothing.
+    """
 
     random: float
+    blind: float
     oracle: float
+    sources: dict[Literal["random", "blind", "oracle"], ReferenceSource] = {}
 
     @model_validator(mode="after")
     def _ordered(self) -> Reference:
-        if self.oracle <= self.random:
-            raise ValueError(f"oracle must exceed random, got {self.oracle} and {self.random}")
+        if self.oracle <= self.blind:
+            raise ValueError(f"oracle must exceed blind, got {self.oracle} and {self.blind}")
+        for name, source in self.sources.items():
+            if len(source.seeds) != len(source.runs) or len(set(source.seeds)) < len(source.seeds):
+                raise ValueError(f"sources.{name}: expected one run for each seed, got seeds {list(source.seeds)}")
+            mean = sum(source.runs) / len(source.runs)
+            if abs(mean - getattr(self, name)) > 1e-3:
+                raise ValueError(f"{name} is {getattr(self, name)}, the mean of its runs {mean:.4f}")
         return self
 
 

@@ -11,6 +11,7 @@ from rich.table import Column, Table
 from dmrlad_bench.cards import agent_names, family_names, load_agent, load_family, resolve_agent
 from dmrlad_bench.cli.options import DEFAULT_ENV, Budget, Overrides, import_from_here
 from dmrlad_bench.cli.output import table_console
+from dmrlad_bench.protocol import SPLITS
 
 
 def envs(name: Annotated[str | None, typer.Argument(metavar="[ID]", help="Family to show.")] = None) -> None:
@@ -20,11 +21,11 @@ def envs(name: Annotated[str | None, typer.Argument(metavar="[ID]", help="Family
         _show_family(console, name)
         return
     table = Table(Column("id", no_wrap=True), "body", "goal", "reward", "success")
-    for column in ("horizon", "train", "test", "ood"):
+    for column in ("horizon", *SPLITS):
         table.add_column(column, justify="right")
     for entry in family_names():
         card = load_family(entry)
-        sizes = (str(len(tasks)) for tasks in (card.tasks.train, card.tasks.test, card.tasks.ood))
+        sizes = (str(len(getattr(card.tasks, split))) for split in SPLITS)
         table.add_row(card.id, card.body, card.goal.kind, card.reward.kind, card.success, str(card.horizon), *sizes)
     console.print(table)
 
@@ -65,7 +66,7 @@ def _show_family(console: Console, name: str) -> None:
     for key, value in content.items():
         for part, entry in value.items() if isinstance(value, dict) else (("", value),):
             table.add_row(f"{key}.{part}" if part else key, " ".join(str(entry).split()))
-    for split in ("train", "test", "ood"):
+    for split in SPLITS:
         table.add_row(f"tasks.{split}", str(len(getattr(card.tasks, split))))
     table.add_row("digest", card.digest)
     console.print(table)

@@ -25,6 +25,7 @@ from dmrlad_bench.cli.options import (
 from dmrlad_bench.cli.output import PROGRAM, Shown, fail, table_console
 from dmrlad_bench.harness.errors import RunFailed
 from dmrlad_bench.harness.threads import sleep_while_waiting
+from dmrlad_bench.protocol import SPLITS
 
 if TYPE_CHECKING:
     from dmrlad_bench.reports.results import Result
@@ -128,8 +129,11 @@ def run(
 
 def evaluate(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
-    split: Annotated[str, typer.Option(metavar="NAME", help="test, train or ood.")] = "test",
+    split: Annotated[str, typer.Option(metavar="NAME", help=f"One of {', '.join(SPLITS)}.")] = "test",
     episodes: Annotated[int, typer.Option(parser=whole_number, metavar="K", help="Consecutive episodes in each task.")] = 3,
+    trials: Annotated[
+        int | None, typer.Option(parser=whole_number, metavar="N", help="Trials in each task. [default: 5 of test and ood, else 1]")
+    ] = None,
     stochastic: Annotated[bool, typer.Option("--stochastic", help="Draw the actions instead of taking the policy's mean.")] = False,
     threads: Annotated[int | None, typer.Option(parser=whole_number, metavar="N", help=THREADS.format("run's own"))] = None,
     trust_code: Annotated[bool, typer.Option("--trust-code", help="Import the agent's class and the body that the run names.")] = False,
@@ -146,7 +150,9 @@ def evaluate(
     from dmrlad_bench.harness.api import evaluate as score
     from dmrlad_bench.reports.tables import scores_table
 
-    scores = score(run_folder, split=split, episodes=episodes, deterministic=not stochastic, threads=threads, trust_code=trust_code)
+    scores = score(
+        run_folder, split=split, episodes=episodes, trials=trials, deterministic=not stochastic, threads=threads, trust_code=trust_code
+    )
     table_console().print(scores_table(f"{config.agent.name} on {config.env}, budget {config.budget}, seed {config.seed}", [scores]))
 
 

@@ -16,11 +16,11 @@ from dmrlad_bench.envs.goals import GOAL_KINDS, contact, effort
 from dmrlad_bench.envs.metaworld import scene_labels
 from dmrlad_bench.envs.multi_task import check_task, check_variants, is_direction, task_classes
 from dmrlad_bench.envs.physics import BASES, exponents, task_size
+from dmrlad_bench.protocol import SPLITS
 
 if TYPE_CHECKING:
     from dmrlad_bench.envs.vector import DMRLADVectorEnv
 
-SPLITS = ("train", "test", "ood")
 ROUNDING = 2e-3  # of exponents, whose multipliers are frozen to four decimals
 
 

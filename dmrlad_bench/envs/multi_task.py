@@ -13,6 +13,7 @@ from array_api_compat import array_namespace
 
 from dmrlad_bench.cards import CardError
 from dmrlad_bench.cards import family as cards
+from dmrlad_bench.protocol import SPLITS
 
 
 def multi_task_error(outcome: Any, task: Any, goal: cards.Goal) -> Any:
@@ -88,7 +89,7 @@ def check_variants(card: cards.FamilyCard) -> None:
             raise CardError(f"{where}: variant {variant.name!r} has the range [{variant.low:g}, {variant.high:g}]; directions need [-1, 1]")
         if (variant.radius if variant.radius is not None else card.reward.radius) <= 0 and variant.quantity != "direction":
             raise CardError(f"{where}: variant {variant.name!r} needs a radius above 0")
-    for split in ("train", "test", "ood"):
+    for split in SPLITS:
         _check_tasks(card, split)
 
 

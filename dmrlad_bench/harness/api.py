@@ -22,7 +22,7 @@ from dmrlad_bench.envs.scripted import check_scripted
 from dmrlad_bench.harness.agent import load_trained
 from dmrlad_bench.harness.collect import Environments
 from dmrlad_bench.harness.errors import RunFailed
-from dmrlad_bench.harness.evaluate import EPISODES, score
+from dmrlad_bench.harness.evaluate import score
 from dmrlad_bench.harness.expected import announce
 from dmrlad_bench.harness.machine import torch_settings
 from dmrlad_bench.harness.memory_estimate import check_memory
@@ -31,6 +31,7 @@ from dmrlad_bench.harness.run import CONFIG_FILE, Run, RunConfig, check_folder, 
 from dmrlad_bench.harness.threads import Threads, threads_for
 from dmrlad_bench.harness.train import train_run
 from dmrlad_bench.harness.trust import check_trust
+from dmrlad_bench.protocol import EPISODES
 from dmrlad_bench.reports.scores import TrialScores
 
 OUT = Path("runs")
@@ -184,6 +185,7 @@ def evaluate(
     split: str = "test",
     episodes: int = EPISODES,
     *,
+    trials: int | None = None,
     deterministic: bool = True,
     seed: int = 0,
     threads: int | None = None,
@@ -194,8 +196,9 @@ def evaluate(
     Args:
         agent: a run, its folder, or any object with `begin_trial`, `act` and `observe`.
         env: the family; a run's own unless given.
-        split: `test`, `train` or `ood`.
+        split: `test`, `train`, `ood` or `validation`.
         episodes: K, consecutive episodes in each task.
+        trials: in every task; None = as many as the protocol has for the split (5 for `test` and `ood`, else 1).
         deterministic: whether the agent acts without noise.
         seed: for agent objects; a run is scored with its own seed, so its final scores come out again.
         threads: of torch and of the simulation, None = the run's own; for agent objects of the simulation only, None = as many as
@@ -209,7 +212,7 @@ def evaluate(
     threads_for(threads, None, "quick")  # refuses bad ones
     if isinstance(agent, str | Path):
         agent = Run(Path(agent))
-    options: dict[str, Any] = {"episodes": episodes, "deterministic": deterministic}
+    options: dict[str, Any] = {"episodes": episodes, "deterministic": deterministic, "trials": trials}
     if isinstance(agent, Run):
         config = agent.config
         check_trust(agent.folder, config, trust_code)

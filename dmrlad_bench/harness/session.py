@@ -36,6 +36,7 @@ from dmrlad_bench.harness.progress import RunProgress
 from dmrlad_bench.harness.run import RunConfig
 from dmrlad_bench.harness.slowed import Slowed
 from dmrlad_bench.harness.threads import Threads
+from dmrlad_bench.protocol import CURVE_SPLIT, SCORED_SPLITS, trials_of
 from dmrlad_bench.reports.results import (
     RESULT_FILE,
     AgentRecord,
@@ -173,7 +174,7 @@ class Session:
         row |= {name if "/" in name else f"losses/{name}": float(value) for name, value in metrics.items()}
         if iteration % self.schedule.evaluation_interval == 0 or iteration == self.iterations:
             progress.phase("evaluate")
-            row |= evaluation_columns("test", self._evaluate_while_training())
+            row |= evaluation_columns(CURVE_SPLIT, self._evaluate_while_training())
         with self._timed("save"):
             shard = self.agent.new_replay_shard() if hasattr(self.agent, "new_replay_shard") else None
             if shard is not None:
@@ -218,13 +219,14 @@ class Session:
 
     def _evaluate_while_training(self) -> TrialScores:
         with self._timed("evaluate"):
-            scores = self._score("test", deterministic=True, tasks=self.schedule.evaluation_tasks)
+            scores = self._score(CURVE_SPLIT, deterministic=True, tasks=self.schedule.evaluation_tasks)
         self._add_to_curve(scores)
         return scores
 
-    def _score(self, split: str, deterministic: bool, tasks: int = 0) -> TrialScores:
-        seed = self.config.evaluation_seed(self.position.iteration, split, deterministic)
-        scores = score(self.environments, self.agent, split, seed, deterministic=deterministic, tasks=tasks)
+    def _score(self, split: str, deterministic: bool, tasks: int) -> TrialScores:
+        seed, trials = self.config.evaluation_seed(self.position.iteration, split, deterministic), self.schedule.final_trials
+        options = {"deterministic": deterministic, "tasks": tasks, "trials": trials_of(split, trials)}
+        scores = score(self.environments, self.agent, split, seed, **options)
         if not np.isfinite(scores.returns).all():
             where = f"iteration {self.position.iteration}, split {split!r}"
             raise RunFailed(f"{self.folder}: stopped: a return of the evaluation in {where} is not finite")
@@ -245,10 +247,10 @@ class Session:
     def _finish(self) -> None:
         with self._timed("evaluate"):
             tasks = self.schedule.final_tasks
-            finals = [self._score(split, deterministic=True, tasks=tasks) for split in splits_of(self.family)]
+            finals = [self._score(split, deterministic=True, tasks=tasks) for split in splits_of(self.family, SCORED_SPLITS)]
             finals.append(self._score("test", deterministic=False, tasks=tasks))
-        if not self.position.curve:
-            self._add_to_curve(finals[0])
+        if not self.position.curve:  # an agent that does not learn
+            self._evaluate_while_training()
         config, position, family = self.config, self.position, self.family
         reference = finals[0].reference
         result = Result(

@@ -18,7 +18,6 @@ from dmrlad_bench.reports.results import FamilyRecord, Result, ResultModel, read
 from dmrlad_bench.reports.statistics import FEWEST_RUNS
 
 ENTRY_FORMAT_VERSION = 2
-EPISODES = 3  # K of the protocol
 AGENT_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 LIST_OF_PLAIN_VALUES = re.compile(r"\[\n\s+([^\[\]{}]*?)\n\s+\]")
 README = "README.md"
@@ -35,7 +34,7 @@ class PublishedAgent(ResultModel):
 class Aggregate(ResultModel):
     """All runs and tasks of one split in one episode of the trial."""
 
-    split: Literal["test", "train", "ood"]
+    split: Literal["train", "validation", "test", "ood"]
     deterministic: bool
     episode: int = Field(ge=1, description="counted from 1")
     returns: Estimate

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dmrlad_bench.cards import BUDGETS, agent_names, load_agent, load_family, resolve_agent
+from dmrlad_bench.protocol import EPISODES
 from dmrlad_bench.reports.estimates import CONFIDENCE
 from dmrlad_bench.reports.formats import (
     ReportTable,
@@ -20,7 +21,7 @@ from dmrlad_bench.reports.formats import (
     plain,
     seeds_note,
 )
-from dmrlad_bench.reports.leaderboard import EPISODES, Entry
+from dmrlad_bench.reports.leaderboard import Entry
 from dmrlad_bench.reports.run_statistics import shared_ranks
 from dmrlad_bench.reports.statistics import FEWEST_RUNS
 

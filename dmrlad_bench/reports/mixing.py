@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dmrlad_bench.cards import CardError
+from dmrlad_bench.protocol import normalised
 from dmrlad_bench.reports.reading import RecordedRun, reference_of
 from dmrlad_bench.reports.scores import TrialScores
 
@@ -44,7 +45,7 @@ class Group:
         family: the family's id.
         runs: by seed.
         view: which scores.
-        reference: returns of (random, oracle), or None.
+        reference: returns of (blind, oracle), or None.
     """
 
     label: str
@@ -65,15 +66,14 @@ class Group:
 
     @property
     def normalised(self) -> np.ndarray | None:
-        """`(seeds, tasks, K)` (return - random) / (oracle - random), or None without reference."""
+        """`(seeds, tasks, K)` (return - blind) / (oracle - blind), or None without reference."""
         return None if self.reference is None else self.normalise(self.returns)
 
     def normalise(self, returns: np.ndarray) -> np.ndarray:
         """Returns as normalised scores; as they are where there is no reference."""
         if self.reference is None:
             return returns
-        random, oracle = self.reference
-        return (returns - random) / (oracle - random)
+        return normalised(returns, self.reference)
 
     @property
     def seeds(self) -> tuple[int, ...]:

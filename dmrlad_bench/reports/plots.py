@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 
 from dmrlad_bench.cards import CardError, nearest
 from dmrlad_bench.cards.writing import refuse_link, write_atomic
+from dmrlad_bench.protocol import CURVE_SPLIT
 from dmrlad_bench.reports.comparison import Comparison
 from dmrlad_bench.reports.estimates import CONFIDENCE, Estimate, of_runs
 from dmrlad_bench.reports.mixing import Group
@@ -100,7 +101,7 @@ def learning_panel(axis: Axes, comparison: Comparison, family: str, colours: Col
             continue
         axis.plot(steps / THOUSAND, mean, color=colours[group.label], linewidth=1.4)
         _band(axis, steps / THOUSAND, values, colours[group.label])
-    axis.set(title=f"{family}: learning, test tasks", xlabel="environment steps, thousands", ylabel=_quantity(groups))
+    axis.set(title=f"{family}: learning, validation tasks", xlabel="environment steps, thousands", ylabel=_quantity(groups))
 
 
 def _band(
@@ -116,14 +117,14 @@ def _band(
 
 
 def learning_curves(group: Group) -> tuple[np.ndarray, np.ndarray]:
-    """`(points,)` environment steps and `(runs, points)` means over test tasks of episode K, normalised where there is a reference.
+    """`(points,)` environment steps and `(runs, points)` means over validation tasks of episode K, normalised where there is a reference.
 
     Runs are joined at the evaluations that all of them have; where episodes end early, the steps are the mean over runs.
     """
-    curves = [{point.iteration: point for point in run.result.curve if "test" in point.scores} for run in group.runs]
+    curves = [{point.iteration: point for point in run.result.curve if CURVE_SPLIT in point.scores} for run in group.runs]
     shared = sorted(set.intersection(*(set(curve) for curve in curves)))
     steps = np.array([[curve[iteration].environment_steps for iteration in shared] for curve in curves], dtype=float)
-    returns = np.array([[curve[iteration].scores["test"].returns[-1] for iteration in shared] for curve in curves], dtype=float)
+    returns = np.array([[curve[iteration].scores[CURVE_SPLIT].returns[-1] for iteration in shared] for curve in curves], dtype=float)
     if not shared:
         raise CardError(
             f"{group.label} on {group.family}: its seeds were never evaluated after the same iteration, so they have no common curve"

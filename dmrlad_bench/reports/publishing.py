@@ -7,7 +7,8 @@ from pathlib import Path
 
 from dmrlad_bench.cards import CardError, FamilyCard, agent_names, family_names
 from dmrlad_bench.cards.reading import read_toml
-from dmrlad_bench.reports.leaderboard import AGENT_NAME, EPISODES, Entry, PublishedAgent, make_entry
+from dmrlad_bench.protocol import EPISODES, SCORED_SPLITS, trials_of
+from dmrlad_bench.reports.leaderboard import AGENT_NAME, Entry, PublishedAgent, make_entry
 from dmrlad_bench.reports.reading import RecordedRun, preset_config, published_family, reference_of
 from dmrlad_bench.reports.results import Result
 
@@ -67,7 +68,7 @@ def check_publishable(run: RecordedRun) -> None:
 
 def protocol_fault(result: Result, card: FamilyCard) -> str | None:
     """What a result lacks of the protocol on its family, or None."""
-    sizes = {split: len(getattr(card.tasks, split)) for split in ("test", "train", "ood")}
+    sizes = {split: len(getattr(card.tasks, split)) for split in SCORED_SPLITS}
     expected = [(split, True) for split, size in sizes.items() if size] + [("test", False)]
     found = {(matrix.split, matrix.deterministic): matrix for matrix in result.final}
     for split, deterministic in expected:
@@ -77,8 +78,10 @@ def protocol_fault(result: Result, card: FamilyCard) -> str | None:
             return f"no scores of {kind}"
         if matrix.task_index != tuple(range(sizes[split])):
             return f"{len(matrix.task_index)} tasks of {kind}, the family has {sizes[split]}, each once and in order"
-        if len(matrix.returns[0]) != EPISODES:
-            return f"trials of {len(matrix.returns[0])} episodes, the protocol has {EPISODES}"
+        if len(matrix.returns[0]) != trials_of(split):
+            return f"{len(matrix.returns[0])} trials a task of {kind}, the protocol has {trials_of(split)}"
+        if len(matrix.returns[0][0]) != EPISODES:
+            return f"trials of {len(matrix.returns[0][0])} episodes, the protocol has {EPISODES}"
     return f"scores of {next(iter(found))[0]!r} that the protocol has not" if found else None
 
 

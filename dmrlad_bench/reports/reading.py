@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dmrlad_bench.cards import (
     BUDGETS,
     AgentConfig,
@@ -21,6 +19,7 @@ from dmrlad_bench.cards import (
     load_family,
     resolve_agent,
 )
+from dmrlad_bench.protocol import CURVE_SPLIT
 from dmrlad_bench.reports.results import RESULT_FILE, Result, TrialMatrix, read_result
 
 RUN_FILES = {RESULT_FILE, "config.toml"}
@@ -80,7 +79,6 @@ def check_result(run: RecordedRun) -> None:
     result = run.result
     faults = (
         _fault_of_matrices(result.final),
-        *(_fault_of_normalised(matrix, result.family.reference) for matrix in result.final),
         _fault_of_curve(result),
     )
     for fault in faults:
@@ -93,20 +91,10 @@ def _fault_of_matrices(final: tuple[TrialMatrix, ...]) -> str | None:
     if len(set(names)) < len(names):
         return "key 'final': a split is there twice"
     for matrix in final:
-        if not matrix.returns or not matrix.returns[0]:
-            return f"key 'final': no scores of {matrix.split!r}"
         if len(set(matrix.task_index)) < len(matrix.task_index):
             return f"key 'final': a task of {matrix.split!r} is there twice"
-    episodes = sorted({len(matrix.returns[0]) for matrix in final})
+    episodes = sorted({len(matrix.returns[0][0]) for matrix in final})
     return None if len(episodes) == 1 else f"key 'final': trials of {' and '.join(map(str, episodes))} episodes"
-
-
-def _fault_of_normalised(matrix: TrialMatrix, reference: tuple[float, float] | None) -> str | None:
-    expected = matrix.scores(reference).normalised
-    same = matrix.normalised is expected is None
-    if matrix.normalised is not None and expected is not None:
-        same = np.allclose(np.array(matrix.normalised), expected, rtol=1e-9, atol=1e-9)
-    return None if same else f"key 'final': normalised scores of {matrix.split!r} do not follow from returns and reference"
 
 
 def _fault_of_curve(result: Result) -> str | None:
@@ -119,21 +107,8 @@ def _fault_of_curve(result: Result) -> str | None:
     for name in ("environment_steps", "gradient_updates"):
         if getattr(last, name) != getattr(result, name):
             return f"key {name!r} is {getattr(result, name)}, at the end of the curve {getattr(last, name)}"
-    config = preset_config(result)
-    if config is None or config.digest != result.agent.digest or "test" not in last.scores:
-        return None
-    if config.schedule.evaluation_tasks != config.schedule.final_tasks:
-        return None
-    scored = next((matrix for matrix in result.final if (matrix.split, matrix.deterministic) == ("test", True)), None)
-    if scored is None:
-        return None
-    scores = scored.scores(None)  # the agent's last evaluation while training is the final one
-    for name, found, means in (
-        ("returns", last.scores["test"].returns, scores.mean_returns),
-        ("success", last.scores["test"].success, scores.success_rates),
-    ):
-        if len(found) != len(means) or not np.allclose(found, means, rtol=1e-6, atol=1e-9):
-            return f"key 'final': {name} of 'test' are not those at the end of the curve"
+    if any(set(point.scores) != {CURVE_SPLIT} for point in result.curve):
+        return f"key 'curve': a point has scores of another split than {CURVE_SPLIT!r}"
     return None
 
 
@@ -151,8 +126,8 @@ def published_family(result: Result) -> FamilyCard | None:
 
 
 def reference_of(result: Result) -> tuple[float, float] | None:
-    """Returns of (random, oracle): the published card's where the result was made with the same family, else the result's own."""
+    """Returns of (blind, oracle): the published card's where the result was made with the same family, else the result's own."""
     card = published_family(result)
     if card is not None and card.digest == result.family.digest and card.reference is not None:
-        return card.reference.random, card.reference.oracle
+        return card.reference.blind, card.reference.oracle
     return result.family.reference

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
@@ -13,7 +13,7 @@ from dmrlad_bench.cards import CardError
 from dmrlad_bench.reports.scores import TrialScores
 
 RESULT_FILE = "result.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -29,7 +29,7 @@ class FamilyRecord(ResultModel):
     id: str
     digest: str = Field(description="SHA-256 of everything on the card that changes results")
     reference: tuple[float, float] | None = Field(
-        description="mean return of one episode of (random, oracle), the ends of the normalised score"
+        description="mean return of one episode of (blind, oracle), the ends of the normalised score"
     )
 
 
@@ -58,35 +58,30 @@ class CurvePoint(ResultModel):
 
 
 class TrialMatrix(ResultModel):
-    """The final scores of one split: rows are tasks, columns the episodes of the trial."""
+    """The final scores of one split: for each task its trials, and for each trial its episodes."""
 
-    split: Literal["test", "train", "ood"]
+    split: Literal["train", "validation", "test", "ood"]
     deterministic: bool
-    task_index: tuple[int, ...]
-    returns: tuple[tuple[float, ...], ...]
-    success: tuple[tuple[bool, ...], ...]
-    normalised: tuple[tuple[float, ...], ...] | None = Field(
-        description="(return - random) / (oracle - random), where the family has references"
-    )
+    task_index: tuple[int, ...] = Field(min_length=1)
+    returns: tuple[tuple[tuple[float, ...], ...], ...] = Field(description="tasks x trials x episodes")
+    success: tuple[tuple[tuple[bool, ...], ...], ...] = Field(description="tasks x trials x episodes")
 
     @model_validator(mode="after")
     def _same_shape(self) -> TrialMatrix:
-        shapes = {tuple(len(row) for row in rows) for rows in (self.returns, self.success, self.normalised) if rows is not None}
-        if len(shapes) != 1 or len(set(next(iter(shapes)))) > 1 or len(self.task_index) != len(self.returns):
-            raise ValueError("returns, success and normalised must have one row for each task and one column for each episode")
+        shapes = {(len(trials), len(trial)) for rows in (self.returns, self.success) for trials in rows for trial in trials}
+        if len(shapes) != 1 or not all(next(iter(shapes))) or {len(self.returns), len(self.success)} != {len(self.task_index)}:
+            raise ValueError("returns and success must have an entry for each task, each trial (as many in all tasks) and each episode")
         return self
 
     @classmethod
     def of(cls, scores: TrialScores) -> TrialMatrix:
         """The record of `scores`."""
-        normalised = scores.normalised
         return cls(
             split=scores.split,  # pyright: ignore[reportArgumentType]
             deterministic=scores.deterministic,
             task_index=tuple(scores.task_index.tolist()),
-            returns=_rows(scores.returns),
-            success=_rows(scores.success),
-            normalised=None if normalised is None else _rows(normalised),
+            returns=scores.trial_returns.tolist(),
+            success=scores.trial_success.tolist(),
         )
 
     def scores(self, reference: tuple[float, float] | None) -> TrialScores:
@@ -127,7 +122,7 @@ LATER = ("simulation_threads", "sittings")  # keys that came after the first pub
 class Result(ResultModel):
     """One finished run: one agent, one family, one budget, one seed."""
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[2] = FORMAT_VERSION
     family: FamilyRecord
     agent: AgentRecord
     budget: str
@@ -163,10 +158,6 @@ class Result(ResultModel):
     def json_bytes(self) -> bytes:
         """The content of `result.json`."""
         return (json.dumps(self.model_dump(mode="json"), indent=1, allow_nan=False) + "\n").encode()
-
-
-def _rows(matrix: np.ndarray) -> Any:
-    return tuple(tuple(row) for row in matrix.tolist())
 
 
 def result_schema() -> str:

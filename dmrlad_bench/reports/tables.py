@@ -16,7 +16,7 @@ from dmrlad_bench.reports.scores import TrialScores
 def scores_table(title: str, scores: Sequence[TrialScores]) -> Group:
     """One row for each split and episode of the trial: mean return, success rate, mean normalised score."""
     table = Table()
-    for name in ("split", "actions", "tasks"):
+    for name in ("split", "actions", "tasks", "trials"):
         table.add_column(name)
     for name in ("episode", "return", "success", "normalised"):
         table.add_column(name, justify="right")
@@ -27,7 +27,8 @@ def scores_table(title: str, scores: Sequence[TrialScores]) -> Group:
             table.add_row(
                 entry.split if first else "",
                 ("deterministic" if entry.deterministic else "stochastic") if first else "",
-                str(len(entry.returns)) if first else "",
+                str(len(entry.task_index)) if first else "",
+                str(entry.trials) if first else "",
                 str(number + 1),
                 f"{entry.mean_returns[number]:.2f}",
                 f"{entry.success_rates[number]:.2f}",
