@@ -23,7 +23,7 @@ from dmrlad_bench.harness.evaluate import score
 from dmrlad_bench.harness.machine import torch_settings
 from dmrlad_bench.harness.run import CONFIG_FILE, Run, RunConfig, read_config, resolve_device, run_name
 from dmrlad_bench.harness.train import train_run
-from dmrlad_bench.protocol import EPISODES
+from dmrlad_bench.protocol import EPISODES, trials_of
 from dmrlad_bench.reports.scores import TrialScores
 
 OUT = Path("runs")
@@ -139,7 +139,7 @@ def evaluate(
         env: the family; a run's own unless given.
         split: `test`, `train`, `ood` or `validation`.
         episodes: K, consecutive episodes in each task.
-        trials: in every task; None = as many as the protocol has for the split (5 for `test` and `ood`, else 1).
+        trials: in every task; None = as many as a run's final scores took, or the protocol's (5 for `test` and `ood`, else 1).
         deterministic: whether the agent acts without noise.
         seed: for agent objects; a run is scored with its own seed, so its final scores come out again.
         threads: of torch and of the simulation, None = the run's own; for agent objects of the simulation only, None = as many as
@@ -159,6 +159,7 @@ def evaluate(
         if env is not None and (solved.observation_dim, solved.action_dim) != _sizes(TaskFamily(config.family)):
             raise CardError(f"env {solved.id}: observations and actions have other sizes than those of the run's family {config.env}")
         threads = config.threads if threads is None else threads
+        options["trials"] = trials_of(split, config.agent.schedule.final_trials) if trials is None else trials
         try:
             with torch_settings(threads, config.device):
                 actor, iteration = load_trained(agent)
