@@ -14,43 +14,52 @@ from dmrlad_bench.cards import CardError, register_folder
 from dmrlad_bench.envs.bodies import Body
 from dmrlad_bench.envs.family import family
 from dmrlad_bench.envs.multi_task import is_direction
+from dmrlad_bench.protocol import SPLITS
 
-# id -> (train, test, ood, horizon, observation entries, digest). Whoever changes results publishes a new version instead.
+# id -> (train, validation, test, ood, horizon, observation entries, digest). Whoever changes results publishes a new version instead.
 PUBLISHED = {
-    "DMRLAD/AntDir-v0": (2, 2, 0, 200, 27, "ad6780ae9e2d8999a7709c901fd8b651ea112b207d2a7b6735abc8220e4d61b6"),
-    "DMRLAD/AntDirNonStationary-v0": (2, 2, 0, 800, 27, "8bc21064416a6d1c9208b90d00631ea1dec09297ce320c8213ac8a3ce055c6de"),
-    "DMRLAD/AntGoal-v0": (100, 30, 10, 200, 29, "3535d49dd0a0268505aa773202bd7cfedc69daedb83e8e4fa9be0c71daf6753e"),
-    "DMRLAD/AntGoalSparse-v0": (100, 30, 10, 200, 29, "1ae596e954f64f036b877b3379a210e9ddcfb9b54dd5bcdea9b7208c1ad37244"),
-    "DMRLAD/AntVelNonStationary-v0": (100, 30, 10, 800, 27, "123563e05af425e81b20c7d542a0e1862633e0b2846173c192238c04dbf64620"),
-    "DMRLAD/AntVelSparse-v0": (50, 15, 10, 300, 27, "ab3eabf5c1d76550602aed0641cf34e1bc787a1ccb17d2ce9802d8376c32dedb"),
-    "DMRLAD/CheetahDir-v0": (2, 2, 0, 200, 17, "378bcac67af39ed1d1c375cded2aaa3927ac8519e93cf5fcf6e1818af01dfecd"),
-    "DMRLAD/CheetahDirContinual-v0": (2, 2, 0, 800, 17, "8fb9810d1dcd3a7815eec28243c1ef71a65b940fd363d09c125b983a0f6e9393"),
-    "DMRLAD/CheetahDirNonStationary-v0": (2, 2, 0, 800, 17, "f87b935bc8f43d9506b8bafb097290aa5251ca76cb1245c92852864c5ca37123"),
-    "DMRLAD/CheetahGoalSparse-v0": (50, 30, 10, 200, 18, "a055529b2d386863cadec63f3714bb89589044f215fc960c9a7cb6266f6f7b7e"),
-    "DMRLAD/CheetahMultiTask-v0": (100, 30, 14, 200, 18, "b7fe0254202a9330227a3442722169bc7769a8245bcf5575682907d397f13ea0"),
-    "DMRLAD/CheetahMultiTaskSparse-v0": (60, 32, 12, 200, 18, "16e194c98b62e4559b89f65e842bb6fee3527c9b871d220cb1bc27975edd6015"),
-    "DMRLAD/CheetahRandMass-v0": (40, 10, 10, 200, 17, "a273afd624d0199b3d76922265bdfc776778918bc9028dd4d1ea8b4536915d85"),
-    "DMRLAD/CheetahVel-v0": (100, 30, 10, 200, 17, "16c9f56648ee33614b9d0b0c03024a1a747a2e90dd654248cd2fa1bc27bf222e"),
-    "DMRLAD/CheetahVelNonStationary-v0": (100, 30, 10, 800, 17, "ca9057f1e2f40a0621a3b28dbfec5bb0bfcde60274793c760df9b0d76e4c50ea"),
-    "DMRLAD/CheetahVelSparse-v0": (50, 30, 10, 200, 17, "8979bf5171350196b55b774fc3b33a9cdc80954077ad67f59c1d36df7da15e43"),
-    "DMRLAD/HopperRandParams-v0": (40, 10, 10, 200, 11, "f875da11a8357886093af1e4bd2e3bb364f1c037eeed6eb2466ddd2a406eb538"),
-    "DMRLAD/HopperVelNonStationary-v0": (100, 30, 10, 800, 11, "04a1a476331e1ef4c25ace09867d2febe734fcb1e28b10b2bcef7a8d2323702f"),
-    "DMRLAD/HopperVelSparse-v0": (50, 15, 10, 200, 11, "2affbffb171119969dcf7fc94681367e46d01b9ec567eac4a72c022d09cdfba9"),
-    "DMRLAD/ML10-v0": (500, 250, 0, 500, 39, "5c0dc2fe2f9bf2246bebbf2210d0d01bd69ebd6c754c9750a8ddf136b3946213"),
-    "DMRLAD/ML1PickPlace-v0": (50, 50, 0, 500, 39, "86d3e1de211634058c91bcf8f826f968e4742aea36e9e664312ac78f24dab037"),
-    "DMRLAD/ML1Push-v0": (50, 50, 0, 500, 39, "c99248cf7edec4a5bad15d43bfb1b8a3f317ce6e123fbab0e6a43484ae29eceb"),
-    "DMRLAD/ML1Reach-v0": (50, 50, 0, 500, 39, "a54a4e337834796dbca097650eac6ab03d761b868049ea89448c1e4547179688"),
-    "DMRLAD/ML3-v0": (150, 150, 0, 500, 39, "c42b81b9376dd1ae69ad9c5d06961fa2a10b2349ce6c64a5fde728df76fd15cb"),
-    "DMRLAD/ML45-v0": (2250, 250, 0, 500, 39, "2d4cd7b0259a3de09b28833ac878bb0cbdc226e3842f96dc9e4e17d356da22bb"),
-    "DMRLAD/PointGoal-v0": (80, 20, 10, 20, 2, "5f82843311fc5f9dfd3c4252e6f0ad41a43b721a32239b12a67ee2ed8a05e08c"),
-    "DMRLAD/PointGoalSparse-v0": (80, 20, 10, 20, 2, "e11453c3ac2bda94f350d49dc9ee166c47d2c7b86f3a817fc6f5307960828c51"),
-    "DMRLAD/SawyerPickPlaceSparse-v0": (50, 10, 10, 150, 39, "dcfdf596cbb55bc81cd9f898ce862a187ed4d1d138eed094d45e9d6156c98003"),
-    "DMRLAD/SawyerPushSparse-v0": (50, 10, 10, 150, 39, "d268aeade414fe8795774e35e426b4ee3765dd270a4265fb24899532a37c2a70"),
-    "DMRLAD/SawyerReachSparse-v0": (50, 10, 10, 150, 39, "7ada6c97977176d390a9d59854b280f8fac7b9ff83cca34b25dcc3f0f403cbae"),
-    "DMRLAD/WalkerRandParams-v0": (40, 10, 10, 200, 17, "8493868ec9998dde7cab1a965c93408139814245dccc0860529b820897c45caa"),
-    "DMRLAD/WalkerRandParamsNonStationary-v0": (100, 30, 10, 800, 17, "2126afe80df49b19b16760a98d921e69a46d1963d3b6395de46dec880f64e7ff"),
-    "DMRLAD/WalkerVelNonStationary-v0": (100, 30, 10, 800, 17, "049bd70b6996cced519813217d792363351ef8770db8a6bab598693f8cf8b318"),
-    "DMRLAD/WalkerVelSparse-v0": (50, 15, 10, 200, 17, "cc07f9cf60dbe535181c30df26b54cefd7dd7d739fcbe1472fcafbe33b4e10ac"),
+    "DMRLAD/AntDir-v0": (2, 2, 2, 0, 200, 27, "9c216741d6000e74751fec74d7c5734ed3f0b9371265967567333d7482c0da9d"),
+    "DMRLAD/AntDirNonStationary-v0": (2, 2, 2, 0, 800, 27, "4758c91accd91bf56dbe56955c5ca7861062c7c574e71a0547cb65574712ab48"),
+    "DMRLAD/AntGoal-v0": (100, 30, 30, 10, 200, 29, "463770ea76b9296f6309d6f3d5259dba95b7305c81ae7eb23c7c15a2eb7ceddb"),
+    "DMRLAD/AntGoalSparse-v0": (100, 30, 30, 10, 200, 29, "d2bc8371aada8c5a83cb9ab28d4112be2cb37ea2ee9850f21892531854842033"),
+    "DMRLAD/AntVelNonStationary-v0": (100, 30, 30, 10, 800, 27, "d527b9327c408eb7f57b63d0a8f7d496bbc2ba82bf82c32a81c2c34ab9b92f1e"),
+    "DMRLAD/AntVelSparse-v0": (50, 15, 15, 10, 300, 27, "5f05dd134367c8cbd367b65369e3b87462a466000377f1e82d4e78c6666a1b1d"),
+    "DMRLAD/CheetahDir-v0": (2, 2, 2, 0, 200, 17, "cced71fe8af23d617c3eea8d0dba15c9920482370b7b9e44c92a9af58167fb56"),
+    "DMRLAD/CheetahDirContinual-v0": (2, 2, 2, 0, 800, 17, "01206519f8644589e2cfcd02dd3be72bc0815cca35a4619bc4279ce435c011a4"),
+    "DMRLAD/CheetahDirNonStationary-v0": (2, 2, 2, 0, 800, 17, "e11ec93b6902cf020909ac449142b3f6e616d8c0611bca7ad7268ed770f77b0b"),
+    "DMRLAD/CheetahGoalSparse-v0": (50, 30, 30, 10, 200, 18, "8d7cdd6dd7a6ac6a0835cfbce2716cb843cd03573fa19ebee310ff11ecf657b1"),
+    "DMRLAD/CheetahMultiTask-v0": (100, 30, 30, 14, 200, 18, "004bb7543c33078a99d661d3113dc20c9eedbc6b152418dcd558b4d0e0bc9eec"),
+    "DMRLAD/CheetahMultiTaskSparse-v0": (60, 32, 32, 12, 200, 18, "79ca679cecee832173ad16a4c396458a251eaf8e7b76dd1c26c9e573df76deaf"),
+    "DMRLAD/CheetahRandMass-v0": (40, 10, 10, 10, 200, 17, "eee3992e2caaa50014513f3ed25ff58f042c41ab2af884727db1f753e505acd3"),
+    "DMRLAD/CheetahVel-v0": (100, 30, 30, 10, 200, 17, "d39d2d2d660c45d17db237395d738952f8de9ea42ab4b4cf5152a6186e0f2168"),
+    "DMRLAD/CheetahVelNonStationary-v0": (100, 30, 30, 10, 800, 17, "547b0282bd0bc256f02cae5280007895e1f4a524b3e6c015c524721524b58cd5"),
+    "DMRLAD/CheetahVelSparse-v0": (50, 30, 30, 10, 200, 17, "a124ced7cb03ffb7f503f6d67cbe7d2237ee1e80b9badd4dad051ec3c5da501d"),
+    "DMRLAD/HopperRandParams-v0": (40, 10, 10, 10, 200, 11, "a152d0346b4ce81b2fe6d29a043e537285330daeaada5d5c952676ce8f33737e"),
+    "DMRLAD/HopperVelNonStationary-v0": (100, 30, 30, 10, 800, 11, "29b8bddae184d3f4d642f15c7b6d6391c7a4068c0fee779fc48a2795dc4a272d"),
+    "DMRLAD/HopperVelSparse-v0": (50, 15, 15, 10, 200, 11, "5d0bebe7985abbc241b8c159d7701bf64e416f3d6fbd378b45866526816a22c2"),
+    "DMRLAD/ML10-v0": (500, 50, 250, 0, 500, 39, "8d2e45f85dc26425b6cc5c712d86a913379989efc49370cde3fdf19be4cea1df"),
+    "DMRLAD/ML1PickPlace-v0": (50, 30, 50, 0, 500, 39, "093db8dc413d8135084e79b3e9ef106ba6773f174c5122e0f8c999879fbcd332"),
+    "DMRLAD/ML1Push-v0": (50, 30, 50, 0, 500, 39, "03a09539f41bd959a953e7024d51d4287d85efc6291e435b5b703f560439c5bc"),
+    "DMRLAD/ML1Reach-v0": (50, 30, 50, 0, 500, 39, "0bc39e57b7e0c966793093463df7c64b00e169e33dd77030a0ada8e60994695b"),
+    "DMRLAD/ML3-v0": (150, 30, 150, 0, 500, 39, "c3ac7fc96ff97da36537b6c22839f720946830fcf80218c2fe9cc7b0d7ee9c2f"),
+    "DMRLAD/ML45-v0": (2250, 225, 250, 0, 500, 39, "675452d13a2bc84c173cdaadd4ed70ff5ed98d7b7146bdccc9c189b40659dcae"),
+    "DMRLAD/PointGoal-v0": (80, 20, 20, 10, 20, 2, "1409931cbea2f81985f3e80799ac42264e5460d3d81ae9db7643cb14cbfb027f"),
+    "DMRLAD/PointGoalSparse-v0": (80, 20, 20, 10, 20, 2, "a3c1585ccb6c58b6db39a3f6cc8a0cedb5c5482de72008d981440dc40f84bdcb"),
+    "DMRLAD/SawyerPickPlaceSparse-v0": (50, 10, 10, 10, 150, 39, "c6e3e08d72d1a10f6b80e49ddebb8d8be2a251924f2d17211c6ba7cd28928311"),
+    "DMRLAD/SawyerPushSparse-v0": (50, 10, 10, 10, 150, 39, "cbc50e8a3ee06914c000e97d5a3e147a19e3f65ebc0c34ce018795f1c189b3f3"),
+    "DMRLAD/SawyerReachSparse-v0": (50, 10, 10, 10, 150, 39, "ce74d766b247a28348a6caef8cabf6d50afcbc784e56a68264728fe8e93abdd9"),
+    "DMRLAD/WalkerRandParams-v0": (40, 10, 10, 10, 200, 17, "34af5929f0d532d808d4d3f4bb0fb9f5840758f60039c6ed52761e73a0763a2b"),
+    "DMRLAD/WalkerRandParamsNonStationary-v0": (
+        100,
+        30,
+        30,
+        10,
+        800,
+        17,
+        "239deb4abcfe60736789ef18baf35f055003ee96256356b3f50b616330702ec0",
+    ),
+    "DMRLAD/WalkerVelNonStationary-v0": (100, 30, 30, 10, 800, 17, "7b56d32c86fd298ceeb81dd38546ffad8e22aa92bd3d66c9ac7f5fd625ebc9b3"),
+    "DMRLAD/WalkerVelSparse-v0": (50, 15, 15, 10, 200, 17, "01be84f0a8d91705d6b54fb662c4854004374f3d1335180ef38fe7c050a211c9"),
 }
 every_family = pytest.mark.parametrize("name", dmrlad_bench.families())
 
@@ -69,8 +78,8 @@ def test_public_names():
 @every_family
 def test_card_is_as_published(name):
     task_family = dmrlad_bench.family(name)
-    train, test, ood, horizon, observation_dim, digest = PUBLISHED[name]
-    assert [len(getattr(task_family.card.tasks, split)) for split in ("train", "test", "ood")] == [train, test, ood]
+    *sizes, horizon, observation_dim, digest = PUBLISHED[name]
+    assert [len(getattr(task_family.card.tasks, split)) for split in SPLITS] == sizes
     assert (task_family.horizon, task_family.observation_dim) == (horizon, observation_dim)
     assert task_family.digest == digest
     assert task_family.id == name and f"DMRLAD/{task_family.name}-v0" == name
@@ -133,7 +142,7 @@ def test_tasks_cover_their_range_evenly(name, split):
 def test_twins_share_reward_numbers_and_test_tasks(sparse, dense):
     one, other = family(sparse), family(dense)
     assert one.card.reward.model_copy(update={"kind": "dense"}) == other.card.reward
-    for split in ("test", "ood"):
+    for split in ("validation", "test", "ood"):
         np.testing.assert_array_equal(one.tasks(split), other.tasks(split))
 
 
@@ -257,7 +266,7 @@ def test_wrong_task_size_for_the_goal_kind(tmp_path):
 
 MULTI = "CheetahMultiTask"
 BAD_GOALS = [  # card, old, new, message
-    ("CheetahDir", "same_tasks = true", "", r"task \[-1.0\] of 'test' is also in 'train'; splits must be disjoint"),
+    ("CheetahDir", "same_tasks = true", "", r"task \[-1.0\] of 'validation' is also in 'train'; splits must be disjoint"),
     ("CheetahVel", "[tasks]", "[tasks]\nsame_tasks = true", r"key 'tasks.same_tasks': only directions may stand in several splits"),
     (MULTI, "same_tasks = true", "", r"is also in 'train'; splits must be disjoint"),
     ("CheetahMultiTaskSparse", "train = [", "same_tasks = true\ntrain = [", r"key 'tasks.same_tasks': only directions may stand"),

@@ -25,14 +25,14 @@ def test_cards_of_ones_own_in_another_folder(capsys: pytest.CaptureFixture[str],
     (cards / "base.toml").write_text('name = "base"\ndescription = "d"\nextends = "dmrlad"\n[schedule]\npolicy_updates = 2\n')
     (cards / "mine.toml").write_text('name = "my-agent"\ndescription = "d"\nextends = "base.toml"\n[inference]\nlatent_dim = 2\n')
     published = (Path(__file__).parent.parent / "envs" / "PointGoal.toml").read_text()
-    reference = "\n[reference]\nrandom = -40.0\noracle = -8.0\n"
+    reference = "\n[reference]\nrandom = -45.0\nblind = -40.0\noracle = -8.0\n"
     (cards / "my.toml").write_text(published.replace('name = "PointGoal"', 'name = "MyPointGoal"') + reference)
     printed = shown(capsys, "run", "--agent", "../cards/mine.toml", "--env", "../cards/my.toml", *SMOKE[5:], "--quiet", "--out", "results")
     folder = Path("results/MyPointGoal/my-agent--smoke--seed0")
     assert f"run folder: {folder}" in printed
     assert "my-agent on DMRLAD/MyPointGoal-v0" in printed
     content = json.loads((folder / "result.json").read_bytes())
-    last = np.array(content["final"][0]["normalised"])[:, 2].mean()
+    last = (np.array(content["final"][0]["returns"])[:, :, 2].mean() + 40.0) / 32.0
     assert re.search(rf"│ *3 │.*│ *{last:.3f} │", printed), printed
     config = tomllib.loads((folder / "config.toml").read_text())
     assert (config["agent"]["inference"]["latent_dim"], config["agent"]["schedule"]["policy_updates"]) == (2, 2)

@@ -93,8 +93,10 @@ def test_a_truncated_family_card(capsys: pytest.CaptureFixture[str], tmp_path: P
 
 def test_references_in_the_wrong_order(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     card = tmp_path / "my.toml"
-    card.write_text((Path(__file__).parent.parent / "envs" / "PointGoal.toml").read_text() + "\n[reference]\nrandom = 1.0\noracle = 1.0\n")
-    assert "my.toml: key 'reference': oracle must exceed random, got 1.0 and 1.0" in refused(capsys, "envs", card)
+    card.write_text(
+        (Path(__file__).parent.parent / "envs" / "PointGoal.toml").read_text() + "\n[reference]\nrandom = 0.0\nblind = 1.0\noracle = 1.0\n"
+    )
+    assert "my.toml: key 'reference': oracle must exceed blind, got 1.0 and 1.0" in refused(capsys, "envs", card)
 
 
 def test_resuming_with_another_configuration_names_the_key_before_anything_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

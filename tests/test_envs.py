@@ -206,7 +206,7 @@ def test_bad_input_is_one_clear_line():
     env = DMRLADEnv(name)
     env.reset(seed=0)
     cases = [
-        (lambda: DMRLADEnv(name, split="tset"), r"unknown split 'tset' \(did you mean 'test'\?\); accepted: train, test, ood"),
+        (lambda: DMRLADEnv(name, split="tset"), r"unknown split 'tset' \(did you mean 'test'\?\); accepted: train, validation, test, ood"),
         (lambda: DMRLADEnv(name, task=50), r"task index 50 is out of range; accepted: an integer index 0\.\.49"),
         (lambda: DMRLADEnv(name, render_mode="film"), r"unknown render_mode 'film'; accepted: None, human, rgb_array"),
         (lambda: DMRLADEnv("DMRLAD/CheetahVelSpares-v0"), r"did you mean 'CheetahVelSparse'"),

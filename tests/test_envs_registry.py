@@ -75,7 +75,7 @@ def test_bad_input_is_one_clear_line_that_names_the_family(name):
     nonsense: dict[str, Any] = {"action": "left", "options": 3, "num_envs": 2.5}
     cases = [
         (lambda: DMRLADEnv(name, split="tset"), r"unknown split 'tset' \(did you mean 'test'\?\); accepted: "),
-        (lambda: DMRLADVectorEnv(2, name, split="valid"), r"unknown split 'valid'; accepted: "),
+        (lambda: DMRLADVectorEnv(2, name, split="valid"), r"unknown split 'valid' \(did you mean 'validation'\?\); accepted: "),
         (lambda: env.step(np.zeros(size + 1)), rf"action of shape .* is not valid; accepted: {size} finite numbers"),
         (lambda: env.step(np.zeros((2, size))), r"action of shape .* is not valid"),
         (lambda: env.step(np.full(size, np.nan)), rf"is not valid; accepted: {size} finite numbers"),

@@ -207,7 +207,7 @@ def test_bad_input_is_one_clear_line():
             lambda: DMRLADVectorEnv(2, POINT, autoreset_mode="never"),
             "unknown autoreset_mode 'never'; accepted: NextStep, SameStep, Disabled",
         ),
-        (lambda: DMRLADVectorEnv(2, POINT, split="validation"), "unknown split 'validation'; accepted: train, test, ood"),
+        (lambda: DMRLADVectorEnv(2, POINT, split="holdout"), "unknown split 'holdout'; accepted: train, validation, test, ood"),
         (lambda: DMRLADVectorEnv(2, POINT, render_mode="rgb_array"), "render_mode 'rgb_array' is not supported"),
         (lambda: env.reset(seed=[1, 2]), "seed must be an int or a list of 3"),
         (lambda: env.reset(options={"mask": 1}), r"unknown reset option 'mask'.*; accepted: task, reset_mask"),

@@ -87,17 +87,17 @@ def test_products_use_tf32_on_a_gpu_and_afterwards_what_they_used_before() -> No
 
 def test_references_make_normalised_scores(tmp_path: Path, counting: Callable[..., list[CountingAgent]]) -> None:
     counting()
-    assert run(tmp_path / "without").result.final[0].normalised is None
+    assert run(tmp_path / "without").result.scores().normalised is None
     config, folder = planned(tmp_path / "with")
-    card = config.family.model_copy(update={"reference": Reference(random=-40.0, oracle=-8.0)})
+    card = config.family.model_copy(update={"reference": Reference(random=-45.0, blind=-40.0, oracle=-8.0)})
     train_run(config.model_copy(update={"family": card}), folder, resume=False, command=COMMAND, quiet=True)
     content = json.loads((folder / "result.json").read_bytes())
     assert content["family"]["reference"] == [-40.0, -8.0]
-    for matrix in content["final"]:
-        np.testing.assert_allclose(matrix["normalised"], (np.array(matrix["returns"]) + 40.0) / 32.0)
-    again = evaluate(folder, threads=1).normalised
-    assert again is not None
-    np.testing.assert_array_equal(again, content["final"][0]["normalised"])
+    returns = np.array(content["final"][0]["returns"])
+    scores = evaluate(folder, threads=1)
+    assert scores.normalised is not None
+    np.testing.assert_allclose(scores.normalised, (returns.mean(1) + 40.0) / 32.0)
+    np.testing.assert_allclose(scores.regret, (-8.0 - returns.mean(1)).sum(-1).mean())
 
 
 def test_anyones_agent_is_scored() -> None:

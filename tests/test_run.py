@@ -55,8 +55,8 @@ def test_a_run_leaves_what_it_promises(tmp_path: Path, counting: Callable[..., l
     assert content["family"]["tasks"]["test"] == solved.tasks("test").tolist()
     table = rows(folder)
     assert [row["iteration"] for row in table] == ["1", "2", "3"]
-    assert table[0]["eval/test_return_3"] == ""
-    assert float(table[1]["eval/test_return_3"]) < 0
+    assert table[0]["eval/validation_return_3"] == ""
+    assert float(table[1]["eval/validation_return_3"]) < 0
     assert float(table[0]["losses/critic"]) >= 0
     assert not (folder / "replay").exists()
     assert agents[0].calls[0] == "begin_training_trial 1"
@@ -82,10 +82,10 @@ def test_tensorboard_has_the_same_scalars(
     assert len(list(folder.glob("events.out.tfevents.*"))) == 2
     events = EventAccumulator(str(folder))
     events.Reload()
-    scalars = events.Scalars("eval/test_return_3")
-    expected = [row for row in rows(folder) if row["eval/test_return_3"]]
+    scalars = events.Scalars("eval/validation_return_3")
+    expected = [row for row in rows(folder) if row["eval/validation_return_3"]]
     assert [event.step for event in scalars] == [int(row["environment_steps"]) for row in expected]
-    np.testing.assert_allclose([event.value for event in scalars], [float(row["eval/test_return_3"]) for row in expected], rtol=1e-5)
+    np.testing.assert_allclose([event.value for event in scalars], [float(row["eval/validation_return_3"]) for row in expected], rtol=1e-5)
 
 
 def test_same_seed_same_result_and_another_seed_another(tmp_path: Path, counting: Callable[..., list[CountingAgent]]) -> None:
