@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dmrlad_bench.cards import load_agent, load_family, resolve_agent
+from dmrlad_bench.protocol import CURVE_SPLIT, SCORED_SPLITS, trials_of
 from dmrlad_bench.reports.results import (
     AgentRecord,
     CurvePoint,
@@ -35,7 +36,7 @@ def use_references(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if path.stem in REFERENCES:
             text = text.partition("[reference]")[0]
         if reference is not None:
-            text = f"{text.rstrip()}\n\n[reference]\nrandom = {reference[0]}\noracle = {reference[1]}\n"
+            text = f"{text.rstrip()}\n\n[reference]\nrandom = {reference[0]}\nblind = {reference[0]}\noracle = {reference[1]}\n"
         (envs / path.name).write_text(text)
     for module in ("dmrlad_bench.cards.family", "dmrlad_bench.cli.reports"):
         monkeypatch.setattr(f"{module}.register_folder", lambda kind: envs if kind == "envs" else ROOT / kind)
@@ -66,13 +67,12 @@ def make_result(
     """
     card = load_family(family)
     generator = np.random.default_rng([seed, *agent.encode(), *family.encode()])
-    splits = [(split, True) for split in ("test", "train", "ood") if getattr(card.tasks, split)]
+    splits = [(split, True) for split in SCORED_SPLITS if getattr(card.tasks, split)]
     final = tuple(_matrix(split, kind, len(getattr(card.tasks, split)), level, episodes, reference, generator) for split, kind in splits)
     final += (_matrix("test", False, len(card.tasks.test), level, episodes, reference, generator),)
     learns = agent != "random"
     steps = (20_000, 40_000, 60_000) if learns else (0,)
-    means = np.array([matrix.returns for matrix in final[:1]])[0].mean(axis=0)
-    success = np.array(final[0].success).mean(axis=0)
+    means, success = (np.array(rows).mean(axis=(0, 1)) for rows in (final[0].returns, final[0].success))
     curve = tuple(
         CurvePoint(
             iteration=20 * (number + 1) if learns else 0,
@@ -80,7 +80,7 @@ def make_result(
             gradient_updates=count // 10,
             seconds=count / 200,
             scores={
-                "test": CurveScores(
+                CURVE_SPLIT: CurveScores(
                     returns=tuple((means - (len(steps) - 1 - number) * 2).tolist()),
                     success=tuple((success * (number + 1) / len(steps)).tolist()),
                 )
@@ -118,7 +118,8 @@ def preset_digest(agent: str, family: str, budget: str) -> str:
 def _matrix(
     split: str, deterministic: bool, tasks: int, level: float, episodes: int, reference: Any, generator: np.random.Generator
 ) -> TrialMatrix:
-    returns = level + np.arange(episodes) + generator.normal(size=(tasks, 1)) + 0.3 * generator.normal(size=(tasks, episodes))
+    shape = (tasks, trials_of(split), episodes)
+    returns = level + np.arange(episodes) + generator.normal(size=(tasks, 1, 1)) + 0.3 * generator.normal(size=shape)
     return TrialMatrix.of(TrialScores(split, deterministic, np.arange(tasks), returns, returns > level + 1.0, reference))
 
 
@@ -135,8 +136,8 @@ def with_returns(result: Result, split: str, change: float) -> Result:
     """The result after an edit by hand: the first return of `split` is another."""
     final = []
     for matrix in result.final:
-        returns = [list(row) for row in matrix.returns]
+        returns = np.array(matrix.returns)
         if (matrix.split, matrix.deterministic) == (split, True):
-            returns[0][-1] += change
-        final.append(matrix.model_copy(update={"returns": tuple(map(tuple, returns))}))
+            returns[0, 0, -1] += change
+        final.append(TrialMatrix(**{**dict(matrix), "returns": returns.tolist()}))
     return result.model_copy(update={"final": tuple(final)})

@@ -285,9 +285,8 @@ def shorter_trials(result: Result) -> Result:
         split="train",
         deterministic=True,
         task_index=train.task_index,
-        returns=tuple(row[:2] for row in train.returns),
-        success=tuple(row[:2] for row in train.success),
-        normalised=None,
+        returns=tuple(tuple(trial[:2] for trial in row) for row in train.returns),
+        success=tuple(tuple(trial[:2] for trial in row) for row in train.success),
     )
     return result.model_copy(update={"final": (result.final[0], short, *result.final[2:])})
 

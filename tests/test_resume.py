@@ -87,7 +87,7 @@ def test_prose_and_reference_scores_may_differ_on_resume(
     folder = stopped_before_the_end(tmp_path, monkeypatch)
     config, _ = planned(tmp_path, resume=True)
     agent = config.agent.model_copy(update={"description": "said better"})
-    card = config.family.model_copy(update={"description": "said better", "reference": Reference(random=-2.0, oracle=-1.0)})
+    card = config.family.model_copy(update={"description": "said better", "reference": Reference(random=-2.0, blind=-2.0, oracle=-1.0)})
     changed = config.model_copy(update={"agent": agent, "family": card})
     resumed = train_run(changed, folder, resume=True, command=COMMAND, quiet=True)
     assert resumed.config == config  # a folder stays of one piece: what it records is what its result is made with

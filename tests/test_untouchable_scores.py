@@ -309,4 +309,4 @@ def test_a_whole_run_of_a_spoiling_agent_is_that_of_an_honest_one(tmp_path: Path
     assert spoiling.final == honest.final
     assert spoiling.environment_steps == honest.environment_steps
     assert [point.scores for point in spoiling.curve] == [point.scores for point in honest.curve]
-    assert honest.final[0].returns[0][0] < -1
+    assert honest.final[0].returns[0][0][0] < -1

@@ -30,12 +30,8 @@ from dmrlad_bench.harness.replay_demand import Sizes, check_replay
 from dmrlad_bench.harness.run import CONFIG_FILE, Run, RunConfig, check_folder, read_config, resolve_device, run_name
 from dmrlad_bench.harness.threads import Threads, threads_for
 from dmrlad_bench.harness.train import train_run
-<<<<<<< HEAD
 from dmrlad_bench.harness.trust import check_trust
-from dmrlad_bench.protocol import EPISODES
-=======
 from dmrlad_bench.protocol import EPISODES, trials_of
->>>>>>> w-splits
 from dmrlad_bench.reports.scores import TrialScores
 
 OUT = Path("runs")
@@ -223,12 +219,8 @@ def evaluate(
         solved = TaskFamily(config.family) if env is None else _family(env)
         if env is not None and (solved.observation_dim, solved.action_dim) != _sizes(TaskFamily(config.family)):
             raise CardError(f"env {solved.id}: observations and actions have other sizes than those of the run's family {config.env}")
-<<<<<<< HEAD
         taken = threads_for(threads, None, config.budget, recorded=Threads(config.threads, config.simulation_threads))
-=======
-        threads = config.threads if threads is None else threads
         options["trials"] = trials_of(split, config.agent.schedule.final_trials) if trials is None else trials
->>>>>>> w-splits
         try:
             with torch_settings(taken.torch, config.device):
                 actor, iteration = load_trained(agent)
