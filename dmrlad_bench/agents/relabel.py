@@ -272,7 +272,7 @@ class Relabeller:
     def log_normaliser(
         self, replay: TrialReplay, inference: Foresight, learner: SoftActorCritic, start: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """log Z_psi = log mean_m exp (U_psi(T_m) / temperature), `(P,)`, over M trials T_m as they were collected in psi (HFR, section 4)."""
+        """log Z_psi = log mean_m exp (U_psi(T_m) / temperature), `(P,)`, over M trials T_m collected in psi, no copies."""
         chosen = self.collected_in_every_task(replay, self.config.normaliser_trials, generator)
         values = []
         for chunk in chosen.T.split(self._sharing(replay, inference, learner)):

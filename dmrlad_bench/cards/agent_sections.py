@@ -61,7 +61,7 @@ class ActorCritic(CardModel):
 
     critic: Literal["scalar", "quantile"] = "quantile"
     critic_norm: Literal["layer", "none"] = Field(
-        default="layer", description="LayerNorm behind the critics' linear layers, of either kind"
+        default="layer", description="LayerNorm in the critics, of either kind"
     )
     hidden: Widths = (300, 300, 300)
     fractions: Literal["iqn", "fixed", "learned"] = "iqn"
@@ -162,7 +162,7 @@ class Relabel(CardModel):
         description="fractions of the Gauss-Legendre rule by which utilities average quantile critics; none = the critics' own draws",
     )
     normaliser_trials: int = Field(
-        default=20, ge=1, le=1_000_000, description="M, trials collected in a task that its log Z is estimated from"
+        default=20, ge=1, le=1_000_000, description="M, trials collected in a task, for its log Z"
     )
     copies: int = Field(default=1, ge=1, le=10_000, description="relabelled copies of every collected trial")
     copies_by_gain: int = Field(
