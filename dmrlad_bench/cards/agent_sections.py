@@ -60,9 +60,7 @@ class ActorCritic(CardModel):
     """Soft actor-critic (arXiv 1812.05905) with scalar or quantile critics (DSAC, arXiv 2004.14547)."""
 
     critic: Literal["scalar", "quantile"] = "quantile"
-    critic_norm: Literal["layer", "none"] = Field(
-        default="layer", description="LayerNorm in the critics, of either kind"
-    )
+    critic_norm: Literal["layer", "none"] = Field(default="layer", description="LayerNorm in the critics, of either kind")
     hidden: Widths = (300, 300, 300)
     fractions: Literal["iqn", "fixed", "learned"] = "iqn"
     fraction_count: int = Field(default=16, ge=1, le=10_000)
@@ -161,9 +159,7 @@ class Relabel(CardModel):
         le=1_000,
         description="fractions of the Gauss-Legendre rule by which utilities average quantile critics; none = the critics' own draws",
     )
-    normaliser_trials: int = Field(
-        default=20, ge=1, le=1_000_000, description="M, trials collected in a task, for its log Z"
-    )
+    normaliser_trials: int = Field(default=20, ge=1, le=1_000_000, description="M, trials collected in a task, for its log Z")
     copies: int = Field(default=1, ge=1, le=10_000, description="relabelled copies of every collected trial")
     copies_by_gain: int = Field(
         default=0,
