@@ -201,8 +201,11 @@ def _off_screen_context(where: str, width: int = SIZE, height: int = SIZE) -> An
     for name in tried:
         module, library = OFF_SCREEN[name]
         try:
-            context = import_module(module).GLContext(width, height)
-            context.make_current()
+            with warnings.catch_warnings():
+                if name == "glfw":
+                    warnings.simplefilter("error")  # GLFW's binding warns of what went wrong
+                context = import_module(module).GLContext(width, height)
+                context.make_current()
             return context
         except Exception as error:  # PyOpenGL and GLFW raise whatever the missing library leads to
             faults.append(f"{name} needs {library}: {type(error).__name__}: {' '.join(str(error).split())[:100]}")
