@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dmrlad_bench.cards.html import html_table
 
-@dataclass(frozen=True)
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@dataclass(frozen=True, repr=False)
 class TrialScores:
     """One trial of K consecutive episodes in every task of a split.
 
@@ -49,3 +55,42 @@ class TrialScores:
             return None
         random, oracle = self.reference
         return (self.returns - random) / (oracle - random)
+
+    def __repr__(self) -> str:
+        returns = ", ".join(f"{value:.2f}" for value in self.mean_returns)
+        success = ", ".join(f"{value:.2f}" for value in self.success_rates)
+        return f"TrialScores({self._what()}: mean returns [{returns}], success [{success}])"
+
+    def _repr_html_(self) -> str:
+        normalised = self.normalised
+        columns = ["episode", "mean return", "success"] + ([] if normalised is None else ["normalised"])
+        rows: list[list[object]] = []
+        for episode in range(self.episodes):
+            rows.append([episode + 1, f"{self.mean_returns[episode]:.2f}", f"{self.success_rates[episode]:.3f}"])
+            if normalised is not None:
+                rows[-1].append(f"{normalised[:, episode].mean():.3f}")
+        return html_table(self._what(), columns, rows)
+
+    def _what(self) -> str:
+        actions = "deterministic" if self.deterministic else "stochastic"
+        return f"{len(self.returns)} {self.split} tasks, {self.episodes} episodes, {actions} actions"
+
+    def to_pandas(self) -> DataFrame:
+        """One row for each task and episode: `split`, `deterministic`, `task` (its index), `episode` (from 1), `return`, `success`.
+
+        `normalised` comes last where there are reference scores.
+        """
+        from pandas import DataFrame  # half a second that only those who ask for it pay
+
+        tasks, episodes = self.returns.shape
+        columns = {
+            "split": self.split,
+            "deterministic": self.deterministic,
+            "task": np.repeat(self.task_index, episodes),
+            "episode": np.tile(np.arange(1, episodes + 1), tasks),
+            "return": self.returns.ravel(),
+            "success": self.success.ravel(),
+        }
+        if self.normalised is not None:
+            columns["normalised"] = self.normalised.ravel()
+        return DataFrame(columns)
