@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +266,22 @@ def test_is_success_stands_beside_success():
     envs.close()
 
 
+LEFT_OPEN = """
+import gymnasium, dmrlad_bench
+env = gymnasium.make("DMRLAD/PointGoal-v0", render_mode="rgb_array")
+envs = gymnasium.make_vec("DMRLAD/AntGoal-v0", num_envs=2, render_mode="rgb_array", width=32, height=32)
+for made in (envs, env):
+    made.reset(seed=0)
+    made.step(made.action_space.sample())  # opens native threads, which have an end of their own
+    made.render()
+"""
+
+
+def test_a_script_that_closes_nothing_ends_quietly(renderer_works):
+    done = subprocess.run([sys.executable, "-c", LEFT_OPEN], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_doctor_says_what_a_users_picture_would(monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "glfw")
     monkeypatch.delenv("DISPLAY", raising=False)
@@ -283,7 +301,7 @@ def test_doctor_says_what_a_users_picture_would(monkeypatch):
 
 
 def test_a_picture_too_large_for_the_library_is_one_line(renderer_works, monkeypatch):
-    import mujoco
+    mujoco: Any = import_module("mujoco")
 
     def refuse(model: Any, scale: Any) -> None:
         raise mujoco.FatalError("Offscreen framebuffer is not complete,\n error 0x8cdd")

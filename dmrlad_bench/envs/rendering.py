@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import warnings
@@ -103,7 +104,8 @@ class Renderer:
     def _open(self) -> None:
         where, width, height = self._family.id, self._framing.width, self._framing.height
         self._context = _Window(where, width, height) if self._mode == "human" else _off_screen_context(where, width, height)
-        self._free = weakref.finalize(self, self._context.free)  # also where nobody closes, before the interpreter is taken down
+        self._free = weakref.finalize(self, self._context.free)  # also where nobody closes
+        atexit.register(self._free)  # last in, first out: before MuJoCo's own exit takes EGL down, after which freeing fails
 
     def _scene_of(self, mujoco: Any, model: Any) -> _Scene:
         """What a model is drawn with, loaded on first use; the one not drawn for longest makes room."""
@@ -121,6 +123,7 @@ class Renderer:
             for scene in self._loaded.values():
                 scene.drawn.free()
             self._free()
+            atexit.unregister(self._free)
             self._context = None
             self._loaded.clear()
 
