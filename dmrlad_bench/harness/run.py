@@ -42,7 +42,7 @@ class RunConfig(CardModel):
     """Everything that decides a run's result: written to `config.toml`, compared on resume."""
 
     env: str
-    budget: str
+    budget: Literal["smoke", "quick", "standard", "full"]
     seed: int = Field(ge=0)
     device: Literal["cpu", "cuda"]
     threads: int = Field(ge=1, le=MOST_THREADS, description="threads of torch")

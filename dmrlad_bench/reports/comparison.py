@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dmrlad_bench.cards import CardError, nearest
 from dmrlad_bench.cards.html import html_table
 from dmrlad_bench.reports.estimates import CONFIDENCE, OVER_FAMILIES, SHARE, Estimate, difference, improvement, measures, over_families
@@ -152,7 +154,14 @@ class Comparison:
         return None if other is None or other.returns.shape[1] != group.returns.shape[1] else other
 
 
-NAMES_SHOWN = 4  # in the short form
+def _last_returns(group: Group, other: Group) -> tuple[np.ndarray, np.ndarray]:
+    return group.returns[:, :, -1], other.returns[:, :, -1]
+
+
+def _counted(names: tuple[str, ...]) -> str:
+    """Names where they are few, else the first ones and how many more there are."""
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(names[:NAMES_SHOWN]) + more
 
 
 def compare(

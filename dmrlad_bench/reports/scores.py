@@ -93,10 +93,13 @@ class TrialScores:
 
     def _what(self) -> str:
         actions = "deterministic" if self.deterministic else "stochastic"
-        return f"{len(self.task_index)} {self.split} tasks, {self.trials} trial{'s' if self.trials > 1 else ''} of {self.episodes} episodes, {actions} actions"
+        trials = f"{self.trials} trial{'s' if self.trials > 1 else ''} of {self.episodes} episodes"
+        return f"{len(self.task_index)} {self.split} tasks, {trials}, {actions} actions"
 
     def to_pandas(self) -> DataFrame:
-        """A row for each task, trial and episode: `split`, `deterministic`, `task` (index), `trial`, `episode` (from 1), `return`, `success`.
+        """A row for each task, trial and episode, counted from 1.
+
+        Columns: `split`, `deterministic`, `task` (its index), `trial`, `episode`, `return`, `success`.
 
         `normalised` comes last where there are reference scores.
         """
