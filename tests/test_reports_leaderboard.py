@@ -13,16 +13,14 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-from report_results import REFERENCES, ROOT, make_result, use_references, with_returns, write_run
+from report_results import REFERENCES, ROOT, make_result, use_references, with_config, with_returns, write_run
 
 from dmrlad_bench.cards import CardError
-from dmrlad_bench.harness import evaluate
+from dmrlad_bench.protocol import EPISODES
 from dmrlad_bench.reports.checking import check_leaderboards
 from dmrlad_bench.reports.comparison import compare
-from dmrlad_bench.protocol import EPISODES
 from dmrlad_bench.reports.leaderboard import (
     Entry,
-    PublishedAgent,
     content_digest,
     entry_schema,
     make_entry,
@@ -32,7 +30,9 @@ from dmrlad_bench.reports.leaderboard import (
 )
 from dmrlad_bench.reports.leaderboard_tables import changed_since, leaderboard_markdown, leaderboard_tables, leaderboard_text
 from dmrlad_bench.reports.publishing import make_entries
+from dmrlad_bench.reports.published_agent import About
 from dmrlad_bench.reports.reading import read_runs
+from dmrlad_bench.reports.register import REGISTER, register_text
 from dmrlad_bench.reports.results import Result
 
 SEEDS = (0, 1, 2)
@@ -71,7 +71,7 @@ def test_an_entry_holds_its_runs_and_what_follows_from_them() -> None:
         assert kept == run.model_copy(update={"command": run.command[:-2]})
         assert run.command[-2:] == ("--out", "/home/somebody/runs")
     assert entry.mean_minutes == pytest.approx(np.mean([run.wall_seconds.total for run in runs]) / 60)
-    assert entry.mean_environment_steps == 60_000
+    assert (entry.mean_environment_steps, entry.budget_steps) == (97_200, "standard")
     assert len(entry.aggregates) == 4 * EPISODES
     comparison = compare(runs)
     for episode in (1, 2, 3):
@@ -79,7 +79,7 @@ def test_an_entry_holds_its_runs_and_what_follows_from_them() -> None:
         expected = comparison.measures(comparison.groups[0], episode - 1)
         assert found is not None
         assert found.normalised is not None
-        assert {"return": found.returns, "success": found.success, "normalised": found.normalised} == expected
+        assert {"return": found.returns, "success": found.success, "normalised": found.normalised, "regret": found.regret} == expected
     train = entry.aggregate("train", True, 3)
     assert train is not None
     assert train.returns.value == pytest.approx(np.mean([run.scores("train").returns[:, 2] for run in runs]))
@@ -117,13 +117,10 @@ def test_fewer_than_three_runs_have_no_intervals(tmp_path: Path, seeds: tuple[in
     page = (folder / "README.md").read_text()
     assert "fewer than 3 runs, so no interval and no rank, and the runs' values in parentheses: dmrlad" in page
     (row,) = [line for line in page.splitlines() if line.startswith("| dmrlad |")]
-    assert row.split(" | ")[1] == "-"
+    assert row.split(" | ")[1:3] == ["standard", "-"]
     last = [run.scores().mean_returns[2] for run in entry.runs]
     assert f"| {np.mean(last):.2f}{f' ({last[0]:.2f}; {last[1]:.2f})' if len(seeds) == 2 else ''} |" in row
     assert "nan" not in leaderboard_text([entry], "csv")
-
-
-def test_the_protocol_is_the_harness_own() -> None:
 
 
 # ---- what is refused ----------------------------------------------------------------------------------------------------
@@ -157,7 +154,7 @@ REFUSED: list[tuple[Callable[[], list[Result]], str]] = [
     (lambda: [without(make_result(), "ood")], "not the whole protocol: no scores of 'ood' with deterministic actions"),
     (lambda: [fewer_tasks(make_result())], "not the whole protocol: 5 tasks of 'ood' with deterministic actions, the family has 10"),
     (lambda: [make_result(episodes=2)], "not the whole protocol: trials of 2 episodes, the protocol has 3"),
-    (lambda: [with_returns(make_result(), "test", 1.0)], "contradicts itself"),
+    (lambda: [with_returns(make_result(), "test", 50.0)], r"a return of \d+ .*, by the reward of DMRLAD/PointGoalSparse-v0 from 0"),
     (lambda: [], "no runs given"),
 ]
 
@@ -169,15 +166,18 @@ def test_what_no_entry_is_made_of(make: Callable[[], list[Result]], message: str
     assert "\n" not in str(caught.value)
 
 
-def test_another_configuration_needs_a_name() -> None:
-    changed = [agent_digest(run) for run in runs_of()]
-    (entry,) = entries_of(*changed, name="dmrlad-cautious")
+def test_another_configuration_needs_a_name_authors_and_the_run_folder(tmp_path: Path) -> None:
+    about = About(authors=("Ada Lovelace",), paper="https://example.org/paper", code="https://example.org/code")
+    changed = [with_config(tmp_path, make_result(seed=seed), ("actor_critic.discount=0.9",)) for seed in SEEDS]
+    (entry,) = make_entries(read_runs(changed), "dmrlad-cautious", about)
     assert (entry.agent.name, entry.agent.preset, entry.file_name) == (
         "dmrlad-cautious",
         False,
         "PointGoalSparse/dmrlad-cautious--quick.json",
     )
+    assert (entry.agent.track, entry.about, entry.agent.config["actor_critic"]["discount"]) == ("standard", about, 0.9)
     assert changed_since(entry) is None
+    assert check_leaderboards(published(tmp_path / "boards", [entry])) == []
     for name, message in (
         ("My Agent", "name 'My Agent': expected lower-case words, digits and single hyphens"),
         ("../up", "expected lower-case"),
@@ -185,9 +185,13 @@ def test_another_configuration_needs_a_name() -> None:
         ("dmrlad", "belongs to a published preset"),
     ):
         with pytest.raises(CardError, match=message):
-            entries_of(*changed, name=name)
+            make_entries(read_runs(changed), name, about)
+    with pytest.raises(CardError, match="name 'mine': an agent that is no published preset needs its authors; give --author"):
+        make_entries(read_runs(changed), "mine")
+    with pytest.raises(CardError, match=r"the resolved agent is not known: expected a run folder whose config\.toml holds"):
+        make_entries(read_runs([agent_digest(make_result())]), "mine", about)
     with pytest.raises(CardError, match="one name for several agents: dmrlad, random"):
-        entries_of(*runs_of(), *runs_of("random"), name="mine")
+        make_entries(read_runs([*runs_of(), *runs_of("random")]), "mine", about)
 
 
 def test_the_run_folders_configuration_must_agree(tmp_path: Path) -> None:
@@ -251,7 +255,10 @@ def no_second_seed(content: dict[str, Any]) -> None:
 
 
 def same_run_under_all_seeds(content: dict[str, Any]) -> None:
-    content["runs"] = [{**content["runs"][0], "seed": seed} for seed in SEEDS]
+    first = content["runs"][0]
+    content["runs"] = [{**first, "seed": seed, "command": list(first["command"])} for seed in SEEDS]
+    for run in content["runs"]:
+        run["command"][run["command"].index("--seed") + 1] = str(run["seed"])
     entry = Entry.model_validate(content)
     content.update(make_entry(entry.runs, entry.agent, entry.family.reference).model_dump(mode="json"))
 
@@ -270,8 +277,8 @@ def same_run_under_all_seeds(content: dict[str, Any]) -> None:
         (lambda it: it["aggregates"][2]["returns"]["values"].pop(), r"key 'aggregates.2.returns.values' is \(.*\), recomputed \("),
         (lambda it: it["intervals"].update(confidence=0.5), "key 'intervals.confidence' is 0.5, recomputed 0.95"),
         (no_second_seed, "does not follow from its runs"),
-        (lambda it: it["runs"][1]["final"][0]["returns"][4].__setitem__(2, 9.0), "seed 1: its run: contradicts itself"),
-        (lambda it: it["runs"][1]["final"][1]["returns"][4].__setitem__(2, 9.0), r"key 'aggregates.5.returns.value' is .*, recomputed"),
+        (lambda it: it["runs"][1]["curve"][0].update(environment_steps=10**6), "seed 1: its run: contradicts itself"),
+        (lambda it: it["runs"][1]["final"][1]["returns"][4][0].__setitem__(2, 9.0), r"key 'aggregates.5.returns.value' is .*, recomputed"),
         (lambda it: it["runs"][1].update(budget="full"), "seed 1: key 'budget' is 'full', the entry's is 'quick'"),
         (lambda it: it["runs"][1]["agent"].update(digest="a" * 64), "seed 1: key 'agent.digest' is 'aaa.*', the entry's is"),
         (lambda it: it["runs"][2]["agent"].update(name="pearl"), "seed 2: key 'agent.name' is 'pearl', the entry's is 'dmrlad'"),
@@ -293,9 +300,10 @@ def test_an_unknown_family(boards: Path) -> None:
             run["family"]["id"] = "DMRLAD/Nowhere-v0"
 
     rewritten(boards, rename)
-    faults = check_leaderboards(boards)
-    assert any("unknown family 'DMRLAD/Nowhere-v0'; accepted: AntDir" in fault for fault in faults)
-    assert any("in the wrong place: its content belongs into Nowhere/dmrlad--quick.json" in fault for fault in faults)
+    assert "in the wrong place: its content belongs into Nowhere/dmrlad--quick.json" in only_fault(boards)
+    (boards / "Nowhere").mkdir()
+    (boards / "PointGoalSparse" / "dmrlad--quick.json").rename(boards / "Nowhere" / "dmrlad--quick.json")
+    assert "unknown family 'DMRLAD/Nowhere-v0'; accepted: AntDir" in only_fault(boards)
 
 
 @pytest.mark.parametrize(
@@ -309,7 +317,7 @@ def test_an_unknown_family(boards: Path) -> None:
         ),
         (lambda text: text.replace('"seeds": [0, 1, 2]', '"seeds": [0, 2]'), r"seeds \[0, 2\], ascending, found runs of \[0, 1, 2\]"),
         (lambda text: text.replace('"mean_minutes"', '"mean_hours"'), "mean_minutes"),
-        (lambda text: re.sub(r'"mean_minutes": [\d.]+', '"mean_minutes": NaN', text), "mean_minutes.*finite"),
+        (lambda text: re.sub(r'"mean_minutes": [\d.]+', '"mean_minutes": NaN', text), "truncated or not JSON: NaN is no number"),
         (lambda text: text.replace('"budget": "quick"', '"budget": "tiny"', 1), "unknown budget 'tiny'; accepted: smoke, quick"),
     ],
 )
@@ -329,9 +337,7 @@ def test_files_where_they_do_not_belong(boards: Path) -> None:
         path = boards / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
-        faults = check_leaderboards(boards)
-        assert f"{path}: in the wrong place: its content belongs into PointGoalSparse/dmrlad--quick.json" in faults
-        assert any("duplicate: the run of seed 0 is also in" in fault for fault in faults)
+        assert only_fault(boards) == f"{path}: in the wrong place: its content belongs into PointGoalSparse/dmrlad--quick.json"
         path.unlink()
     (boards / "PointGoalSparse" / "notes.txt").write_text("remember")
     assert "notes.txt: truncated or not JSON" in only_fault(boards)
@@ -339,11 +345,10 @@ def test_files_where_they_do_not_belong(boards: Path) -> None:
 
 def test_a_run_under_two_names_is_a_duplicate(boards: Path) -> None:
     runs = [run for run in read_entry(boards / "PointGoalSparse" / "dmrlad--quick.json").runs if run.seed != 2]
-    agent = PublishedAgent(name="a-copy", digest=runs[0].agent.digest, preset=False)
-    published(boards, [make_entry(runs, agent, REFERENCES["PointGoalSparse"])])
-    assert [re.sub(".*json: ", "", fault, count=1) for fault in check_leaderboards(boards)] == [
-        f"duplicate: the run of seed {seed} is also in {boards}/PointGoalSparse/a-copy--quick.json" for seed in (0, 1)
-    ]
+    first = read_entry(boards / "PointGoalSparse" / "dmrlad--quick.json").agent
+    agent = first.model_copy(update={"name": "a-copy", "preset": False})
+    published(boards, [make_entry(runs, agent, REFERENCES["PointGoalSparse"], About(authors=("Somebody",)))])
+    assert only_fault(boards).endswith(f"duplicate: the run of seed 0 is also in {boards}/PointGoalSparse/a-copy--quick.json")
 
 
 def test_the_page_must_be_what_the_files_give(boards: Path) -> None:
@@ -377,31 +382,35 @@ def test_a_changed_card_is_marked_and_no_fault(boards: Path, tmp_path: Path, mon
     entries = read_entries(boards)
     assert {entry.agent.name: bool(changed_since(entry)) for entry in entries} == {"dmrlad": False, "oracle": False, "random": True}
     assert "random: card changed since" in leaderboard_markdown(entries)
-    assert check_leaderboards(published(boards, entries)) == []
+    published(boards, entries)
+    assert "agent 'random': no preset of that name was ever published with digest" in only_fault(boards)
+    digest = next(entry.agent.digest for entry in entries if entry.agent.name == "random")
+    (boards / REGISTER).write_text(register_text({}, [("random", "PointGoalSparse", "quick", digest)]))
+    assert check_leaderboards(boards) == []
 
 
 # ---- tables -------------------------------------------------------------------------------------------------------------
 
 
 def test_a_table_holds_one_family_and_one_budget_best_first(boards: Path) -> None:
-    entries = [*read_entries(boards), *entries_of(*runs_of(budget="full", level=20.0), *runs_of("random", family="CheetahVel"))]
+    entries = [*read_entries(boards), *entries_of(*runs_of(budget="full", level=15.0), *runs_of("random", family="CheetahVel"))]
     tables = leaderboard_tables(entries)
     assert [table.title for table in tables] == [
         "DMRLAD/CheetahVel-v0, budget quick",
         "DMRLAD/PointGoalSparse-v0, budget quick",
         "DMRLAD/PointGoalSparse-v0, budget full",
     ]
-    assert [row[0] for row in tables[1].rows] == ["oracle", "dmrlad", "random"]
-    assert "seeds differ: oracle: 0, 1; dmrlad: 0, 1, 2; random: 0, 1, 2" in tables[1].notes
-    assert tables[0].rows[0][6] == "-"
-    assert [row[1] for row in tables[1].rows] == ["-", "1", "2"]  # two runs of oracle
+    assert [row[0] for row in tables[1].rows] == ["dmrlad", "random", "oracle"]  # who is shown the task stands apart
+    assert "seeds differ: dmrlad: 0, 1, 2; random: 0, 1, 2; oracle: 0, 1" in tables[1].notes
+    assert tables[0].rows[0][8:10] == ("-", "-")
+    assert [row[2] for row in tables[1].rows] == ["1", "2", "-"]  # two runs of oracle
     assert leaderboard_markdown(entries[::-1]) == leaderboard_markdown(entries)
 
 
 def test_the_forms_are_read_back(boards: Path) -> None:
     entries = read_entries(boards)
     found = list(csv.DictReader(io.StringIO(leaderboard_text(entries, "csv"))))
-    assert len(found) == 3 * 12 * 3
+    assert len(found) == 3 * 12 * 4
     assert {(record["agent"], record["rank"]) for record in found} == {("dmrlad", "1"), ("oracle", ""), ("random", "2")}
     wanted = {"agent": "dmrlad", "split": "test", "actions": "deterministic", "episode": "3", "measure": "normalised"}
     (record,) = [entry for entry in found if wanted.items() <= entry.items()]

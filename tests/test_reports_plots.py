@@ -58,8 +58,8 @@ def test_learning_curves_are_normalised_means_with_bands(comparison: Comparison)
     group = comparison.of_agent("dmrlad")[0]
     steps, values = learning_curves(group)
     random, oracle = REFERENCES["PointGoalSparse"] or (0.0, 1.0)
-    np.testing.assert_array_equal(steps, [20_000, 40_000, 60_000])
-    expected = [[(point.scores["test"].returns[-1] - random) / (oracle - random) for point in run.result.curve] for run in group.runs]
+    np.testing.assert_array_equal(steps, [point.environment_steps for point in group.runs[0].result.curve])
+    expected = [[(point.scores["validation"].returns[-1] - random) / (oracle - random) for point in run.result.curve] for run in group.runs]
     np.testing.assert_allclose(values, expected)
     sparse, dense = comparison.plot(kind="learning").axes
     line = sparse.get_lines()[0]

@@ -2,41 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from dmrlad_bench.agents.external import load_class
 from dmrlad_bench.cards import AgentConfig, FamilyCard
+from dmrlad_bench.cards.amounts import steps_until
 from dmrlad_bench.harness.run import Run, RunConfig
 
 SCORED_ONLY = ("random", "scripted")  # algorithms that do not learn
-
-
-class Collected(NamedTuple):
-    """What one training iteration collects."""
-
-    tasks: int
-    trials_per_task: int
-    episodes: int
-    horizon: int
-
-    @property
-    def steps(self) -> int:
-        """Environment steps, if no episode ends early."""
-        return self.tasks * self.trials_per_task * self.episodes * self.horizon
-
-
-def collected(agent: AgentConfig, family: FamilyCard, iteration: int) -> Collected:
-    """What training iteration `iteration`, counted from 1, collects."""
-    schedule, available = agent.schedule, len(family.tasks.train)
-    episodes = schedule.episodes_per_trial or family.episodes_per_trial
-    if iteration <= agent.exploration.initial_iterations:
-        trials = math.ceil(schedule.initial_steps_per_task / (family.horizon * episodes))
-        return Collected(min(schedule.initial_tasks or available, available), trials, episodes, family.horizon)
-    return Collected(min(schedule.tasks_per_iteration, available), schedule.trials_per_task, episodes, family.horizon)
 
 
 def iterations(agent: AgentConfig) -> int:
@@ -47,9 +22,7 @@ def iterations(agent: AgentConfig) -> int:
 
 def training_steps(agent: AgentConfig, family: FamilyCard) -> int:
     """Environment steps of a whole run's training, if no episode ends early."""
-    last, initial = iterations(agent), agent.exploration.initial_iterations
-    first = sum(collected(agent, family, iteration).steps for iteration in range(1, min(initial, last) + 1))
-    return first + max(0, last - initial) * collected(agent, family, initial + 1).steps
+    return steps_until(agent, family, iterations(agent))
 
 
 def title(config: RunConfig) -> str:

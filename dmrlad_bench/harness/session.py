@@ -14,6 +14,7 @@ import numpy as np
 from dmrlad_bench.agents.external import AgentFault
 from dmrlad_bench.agents.interface import Metrics, Phases, Trials
 from dmrlad_bench.cards import CardError
+from dmrlad_bench.cards.amounts import collected
 from dmrlad_bench.cards.writing import write_atomic
 from dmrlad_bench.envs.family import TaskFamily
 from dmrlad_bench.harness.agent import fitting, make_agent, print_notice
@@ -29,7 +30,7 @@ from dmrlad_bench.harness.checkpoint import (
 from dmrlad_bench.harness.collect import Environments, RollOut, roll_out
 from dmrlad_bench.harness.errors import RunFailed
 from dmrlad_bench.harness.evaluate import score, splits_of, spread
-from dmrlad_bench.harness.expected import collected, title
+from dmrlad_bench.harness.expected import title
 from dmrlad_bench.harness.log import RunLog, evaluation_columns, scores_text
 from dmrlad_bench.harness.machine import host, packages
 from dmrlad_bench.harness.progress import RunProgress

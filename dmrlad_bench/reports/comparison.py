@@ -80,11 +80,8 @@ class Comparison:
         return tuple(group for family in self.families for group in self.of_family(family) if group.label == agent)
 
     def measures(self, group: Group, episode: int) -> dict[str, Estimate]:
-        """All estimates of a group in episode `episode`, counted from 0."""
-        normalised = group.normalised
-        return measures(
-            group.returns[:, :, episode], group.success[:, :, episode], None if normalised is None else normalised[:, :, episode]
-        )
+        """All estimates of a group in episode `episode`, counted from 0; the regret is that of all episodes up to it."""
+        return measures(group.returns, group.success, group.reference, episode)
 
     def ranks(self, family: str) -> dict[str, int | None]:
         """Rank of each agent on a family by its returns in episode K; agents that no interval parts share one.

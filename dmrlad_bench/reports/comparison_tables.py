@@ -23,7 +23,7 @@ from dmrlad_bench.reports.formats import (
 from dmrlad_bench.reports.mixing import Group
 from dmrlad_bench.reports.statistics import FEWEST_RUNS
 
-DIGITS = {"return": 2}
+DIGITS = {"return": 2, "regret": 2}
 OTHER_DIGITS = 3
 NOTHING = "-"
 
@@ -49,22 +49,26 @@ def comparison_tables(comparison: Comparison) -> list[ReportTable]:
 
 def _headline(comparison: Comparison, groups: tuple[Group, ...]) -> ReportTable:
     rows, ranks = [], comparison.ranks(groups[0].family)
+    earlier = range(min(group.episodes for group in groups) - 1)
     for group in groups:
         found = comparison.measures(group, -1)
         rows.append(
             (
                 group.label,
                 str(len(group.seeds)),
+                *(_cell(comparison.measures(group, episode), "return") for episode in earlier),
                 _cell(found, "return"),
                 _range_over_runs(found["return"]),
                 NOTHING if ranks[group.label] is None else str(ranks[group.label]),
                 _cell(found, "success"),
+                _cell(found, "regret"),
                 _cell(found, "normalised"),
                 f"{group.environment_steps:.0f}",
                 f"{group.minutes:.1f}",
             )
         )
-    columns = ("agent", "runs", "return", "by run", "rank", "success", "normalised", "env steps", "minutes")
+    before = tuple(f"episode {episode + 1}" for episode in earlier)
+    columns = ("agent", "runs", *before, "return", "by run", "rank", "success", "trial regret", "normalised", "env steps", "minutes")
     return ReportTable(_title(comparison, groups, "the last episode of the trial"), columns, tuple(rows), _notes(comparison, groups))
 
 
@@ -122,12 +126,13 @@ def _notes(comparison: Comparison, groups: tuple[Group, ...]) -> tuple[str, ...]
     notes = [*_marks(comparison)]
     notes.append(f"[low, high]: {CONFIDENCE:.0%} interval over runs; by run: lowest to highest mean return")
     notes.append(f"rank: agents that a {CONFIDENCE:.0%} interval of the difference in return does not part share one")
+    notes.append("trial regret: the oracle's return less the agent's, over all episodes of the trial")
     notes += few_runs_note(group.label for group in groups if len(group.seeds) < FEWEST_RUNS)
     if len({group.seeds for group in groups}) > 1:
         notes.append(seeds_note((group.label, group.seeds) for group in groups))
     lacking = [group.label for group in groups if group.reference is None]
     if lacking:
-        notes.append("no normalised scores: the family has no reference scores of random and oracle")
+        notes.append("no normalised scores and no regret: the family has no reference scores of blind and oracle")
     return tuple(notes)
 
 

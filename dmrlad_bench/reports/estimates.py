@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import Field
 
+from dmrlad_bench.protocol import normalised
 from dmrlad_bench.reports.family_statistics import families_interval, mean_of_intervals, run_matrix
 from dmrlad_bench.reports.results import ResultModel
 from dmrlad_bench.reports.run_statistics import difference_interval, run_improvement, run_improvement_interval
@@ -42,10 +43,20 @@ def of_runs(scores: np.ndarray, bounds: Ends = None) -> Estimate:
     return _estimate(mean_score(scores), ends, len(scores), tuple(run_means(scores).tolist()), bounds)
 
 
-def measures(returns: np.ndarray, success: np.ndarray, normalised: np.ndarray | None) -> dict[str, Estimate]:
-    """The estimates of one episode on one family, from `(runs, tasks)` arrays; of normalised scores only where there are any."""
-    found = {"return": of_runs(returns), "success": of_runs(success, SHARE)}
-    return found if normalised is None else found | {"normalised": of_runs(normalised)}
+def measures(returns: np.ndarray, success: np.ndarray, reference: tuple[float, float] | None, episode: int) -> dict[str, Estimate]:
+    """The estimates of one episode on one family; normalised scores and regret only where there is a reference.
+
+    Args:
+        returns: `(runs, tasks, K)`.
+        success: `(runs, tasks, K)`, shares of trials.
+        reference: mean returns of (blind, oracle).
+        episode: counted from 0; the regret is that of all episodes up to it.
+    """
+    found = {"return": of_runs(returns[:, :, episode]), "success": of_runs(success[:, :, episode], SHARE)}
+    if reference is None:
+        return found
+    lost = (reference[1] - returns[:, :, : episode % returns.shape[2] + 1]).sum(axis=2)
+    return found | {"normalised": of_runs(normalised(returns[:, :, episode], reference)), "regret": of_runs(lost)}
 
 
 def over_families(families: Sequence[np.ndarray], statistic: Statistic, bounds: Ends = None) -> Estimate:

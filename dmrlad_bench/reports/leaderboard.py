@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,23 +13,19 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from dmrlad_bench.cards import BUDGETS, CardError, register_folder
+from dmrlad_bench.cards import BUDGETS, CardError, FamilyCard, load_agent, load_family, register_folder, resolve_agent
+from dmrlad_bench.cards.amounts import steps_until
+from dmrlad_bench.cards.external import SCHEDULED_AS
 from dmrlad_bench.reports.estimates import CONFIDENCE, Estimate, measures
+from dmrlad_bench.reports.published_agent import About, PublishedAgent
+from dmrlad_bench.reports.register import REGISTER
 from dmrlad_bench.reports.results import FamilyRecord, Result, ResultModel, read_versioned
 from dmrlad_bench.reports.statistics import FEWEST_RUNS
 
 ENTRY_FORMAT_VERSION = 2
-AGENT_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 LIST_OF_PLAIN_VALUES = re.compile(r"\[\n\s+([^\[\]{}]*?)\n\s+\]")
 README = "README.md"
-
-
-class PublishedAgent(ResultModel):
-    """Whose results these are."""
-
-    name: str = Field(pattern=rf"^{AGENT_NAME.pattern}$")
-    digest: str = Field(description="SHA-256 of the resolved configuration, the same in all runs")
-    preset: bool = Field(description="whether this was the configuration of the published preset of that name")
+SAME_STEPS = 0.02  # relative: training iterations of other sizes do not end at the same step
 
 
 class Aggregate(ResultModel):
@@ -40,6 +37,9 @@ class Aggregate(ResultModel):
     returns: Estimate
     success: Estimate
     normalised: Estimate | None = Field(description="mean normalised score, where the family has references")
+    regret: Estimate | None = Field(
+        description="(oracle - return) summed over the episodes up to this one, where the family has references"
+    )
 
 
 class Intervals(ResultModel):
@@ -58,7 +58,11 @@ class Entry(ResultModel):
     format_version: Literal[2] = ENTRY_FORMAT_VERSION
     family: FamilyRecord
     agent: PublishedAgent
+    about: About
     budget: str
+    budget_steps: Literal["standard", "none", "other"] = Field(
+        description="environment steps of its training: as many as the budget's standard schedule has; none; or others, and so unranked"
+    )
     seeds: tuple[int, ...] = Field(min_length=1, description="ascending; one run each")
     mean_environment_steps: float
     mean_minutes: float = Field(description="wall minutes of a run")
@@ -97,14 +101,16 @@ def entry_path(family: str, agent: str, budget: str) -> str:
     return f"{family.rpartition('/')[2].rpartition('-v')[0]}/{agent}--{budget}.json"
 
 
-def make_entry(runs: Sequence[Result], agent: PublishedAgent, reference: tuple[float, float] | None) -> Entry:
-    """The entry of runs that differ in nothing but the seed."""
+def make_entry(runs: Sequence[Result], agent: PublishedAgent, reference: tuple[float, float] | None, about: About | None = None) -> Entry:
+    """The entry of runs that differ in nothing but the seed; `about` is today's date and nothing else unless given."""
     ordered = tuple(sorted(runs, key=lambda run: run.seed))
     first = ordered[0]
     entry = Entry(
         family=FamilyRecord(id=first.family.id, digest=first.family.digest, reference=reference),
         agent=agent,
+        about=About() if about is None else about,
         budget=first.budget,
+        budget_steps=steps_of_budget(ordered, agent),
         seeds=tuple(run.seed for run in ordered),
         mean_environment_steps=float(np.mean([run.environment_steps for run in ordered])),
         mean_minutes=float(np.mean([run.wall_seconds.total for run in ordered])) / 60.0,
@@ -118,21 +124,38 @@ def make_entry(runs: Sequence[Result], agent: PublishedAgent, reference: tuple[f
 
 def remake(entry: Entry, reference: tuple[float, float] | None) -> Entry:
     """The entry made again from its own runs, with these reference scores."""
-    return make_entry(entry.runs, entry.agent, reference)
+    return make_entry(entry.runs, entry.agent, reference, entry.about)
+
+
+def steps_of_budget(runs: Sequence[Result], agent: PublishedAgent) -> Literal["standard", "none", "other"]:
+    """Whether training takes the environment steps of the budget's standard schedule, to within 2 %.
+
+    By the agent's own schedule where it has one, since episodes that end early are nobody's merit; else by what was recorded.
+    """
+    first = runs[0]
+    if not any(run.environment_steps for run in runs):
+        return "none"
+    family = load_family(first.family.id)
+    expected = standard_steps(family, first.budget)
+    config = agent.resolved()
+    taken = [steps_until(config, family, run.iterations) for run in runs] if config else [run.environment_steps for run in runs]
+    return "standard" if all(math.isclose(steps, expected, rel_tol=SAME_STEPS) for steps in taken) else "other"
+
+
+def standard_steps(family: FamilyCard, budget: str) -> int:
+    """Environment steps of a budget's standard schedule on a family, if no episode ends early."""
+    config = resolve_agent(load_agent(SCHEDULED_AS), family.name, budget)
+    return steps_until(config, family, config.schedule.iterations)
 
 
 def aggregates(runs: Sequence[Result], reference: tuple[float, float] | None) -> tuple[Aggregate, ...]:
-    """Every aggregate of runs with the same splits, tasks and episodes."""
+    """Every aggregate of runs with the same splits, tasks and episodes, in the order of the first run's."""
     found = []
-    for position, matrix in enumerate(runs[0].final):
-        scores = [run.final[position].scores(reference) for run in runs]
+    for matrix in runs[0].final:
+        scores = [run.matrix(matrix.split, matrix.deterministic).scores(reference) for run in runs]
+        returns, success = np.stack([entry.returns for entry in scores]), np.stack([entry.success for entry in scores]).astype(float)
         for episode in range(scores[0].episodes):
-            normalised = [entry.normalised for entry in scores]
-            estimates = measures(
-                np.stack([entry.returns[:, episode] for entry in scores]),
-                np.stack([entry.success[:, episode] for entry in scores]).astype(float),
-                None if reference is None else np.stack([entry[:, episode] for entry in normalised if entry is not None]),
-            )
+            estimates = measures(returns, success, reference, episode)
             found.append(
                 Aggregate(
                     split=matrix.split,
@@ -141,6 +164,7 @@ def aggregates(runs: Sequence[Result], reference: tuple[float, float] | None) ->
                     returns=estimates["return"],
                     success=estimates["success"],
                     normalised=estimates.get("normalised"),
+                    regret=estimates.get("regret"),
                 )
             )
     return tuple(found)
@@ -163,10 +187,10 @@ def read_entry(path: Path) -> Entry:
 
 
 def entry_files(folder: Path) -> list[Path]:
-    """Every file below the leaderboards' folder but its README, sorted."""
+    """Every file below the leaderboards' folder but its page and the register of digests, sorted."""
     if not folder.is_dir():
         raise CardError(f"{folder}: no such folder; leaderboards lie in <folder>/<family>/<agent>--<budget>.json")
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / README)
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path not in (folder / README, folder / REGISTER))
 
 
 def read_entries(folder: Path | None = None) -> list[Entry]:

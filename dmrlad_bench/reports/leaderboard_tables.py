@@ -21,36 +21,46 @@ from dmrlad_bench.reports.formats import (
     plain,
     seeds_note,
 )
-from dmrlad_bench.reports.leaderboard import Entry
+from dmrlad_bench.reports.leaderboard import Entry, standard_steps
 from dmrlad_bench.reports.run_statistics import shared_ranks
 from dmrlad_bench.reports.statistics import FEWEST_RUNS
 
 NOTHING = "-"
+OTHER_STEPS = "other"  # of `Entry.budget_steps`
+TRACKS = ("standard", "privileged", OTHER_STEPS)
+MARK = "\N{DAGGER}"
 COLUMNS = (
     "agent",
+    "track",
     "rank",
     "runs",
-    "return, episode 1",
-    f"return, episode {EPISODES}",
+    *(f"return, episode {episode}" for episode in range(1, EPISODES + 1)),
     "success",
+    "trial regret",
     "normalised",
     "train",
     "ood",
     "env steps",
     "minutes",
 )
-INTRODUCTION = """# Leaderboards
+INTRODUCTION = f"""# Leaderboards
 
 One file for each family, agent and budget: `<family>/<agent>--<budget>.json`. It holds the results of all its seeds, and every number
 below follows from them; `dmrlad-bench leaderboard --check` computes all of them again. This page is made by
 `dmrlad-bench leaderboard --markdown`.
 
 Scores are those of held-out test tasks under deterministic actions; where no episode is named, of the last episode of the trial.
-`train` and `ood` are returns on the training tasks and on tasks outside of their range. A normalised score is 0 at `random`'s return and
-1 at `oracle`'s. Brackets hold 95 % intervals over runs, for all tasks of a run come from one trained agent; where there are fewer than
-three runs there is none, and parentheses hold the runs' values. Agents are ordered by the return in the last episode. An agent's rank is
-one more than the number of agents that are better by an interval of the difference; agents that it does not part share a rank.
-A table holds one budget only.
+`train` and `ood` are returns on the training tasks and on tasks outside of their range. The test tasks lie between training tasks, so
+`test` interpolates. A normalised score is 0 at `blind`'s return, which is what one gets without adapting, and 1 at `oracle`'s, which is
+told the task. The regret is the oracle's return less the agent's, summed over the {EPISODES} episodes of a trial, so exploring is paid for.
+Brackets hold 95 % intervals over runs, for all tasks of a run come from one trained agent; where there are fewer than three runs there is
+none, and parentheses hold the runs' values.
+
+**Ranks.** Agents are ordered by the mean over runs of the last episode's return. An agent's rank is one more than the number of agents of
+its track that are better by a 95 % interval of the difference; agents that the interval does not part share a rank. The interval pairs
+runs where both agents have the same seeds. Agents of the track `privileged`, which at test time are shown the task or are handed reward
+function or task list, stand below the others and are ranked among themselves. Agents that trained with other environment steps than the
+budget's are marked, stand last, and have no rank. A table holds one budget only.
 """
 EMPTY = "There are no entries yet.\n"
 
@@ -78,7 +88,12 @@ def _boards(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
     keys = sorted({(entry.family.id, BUDGETS.index(entry.budget)) for entry in entries})
     for family, budget in keys:
         board = [entry for entry in entries if (entry.family.id, entry.budget) == (family, BUDGETS[budget])]
-        yield sorted(board, key=lambda entry: (-_headline(entry), entry.agent.name))
+        yield sorted(board, key=lambda entry: (TRACKS.index(_league(entry)), -_headline(entry), entry.agent.name))
+
+
+def _league(entry: Entry) -> str:
+    """Whom an entry is ranked among."""
+    return OTHER_STEPS if entry.budget_steps == OTHER_STEPS else entry.agent.track
 
 
 def _headline(entry: Entry) -> float:
@@ -88,11 +103,15 @@ def _headline(entry: Entry) -> float:
 
 
 def board_ranks(board: Sequence[Entry]) -> list[int | None]:
-    """The rank of each entry of one family and budget; None for fewer than three runs."""
-    found = [(entry.seeds, last.returns.values) for entry in board if (last := entry.aggregate("test", True, EPISODES)) is not None]
-    if len(found) < len(board):
-        return [None] * len(board)
-    return shared_ranks([np.array(values)[:, None] for _, values in found], [seeds for seeds, _ in found], CONFIDENCE)
+    """The rank of each entry of one family and budget among those of its track; None for fewer than three runs, or for other steps."""
+    ranks: dict[str, int | None] = {}
+    for league in TRACKS[:-1]:
+        own = [entry for entry in board if _league(entry) == league]
+        found = [(entry.seeds, last.returns.values) for entry in own if (last := entry.aggregate("test", True, EPISODES)) is not None]
+        if len(found) == len(own) and own:
+            scores, seeds = [np.array(values)[:, None] for _, values in found], [seeds for seeds, _ in found]
+            ranks |= zip((entry.file_name for entry in own), shared_ranks(scores, seeds, CONFIDENCE), strict=True)
+    return [ranks.get(entry.file_name) for entry in board]
 
 
 def _table(board: Sequence[Entry]) -> ReportTable:
@@ -101,24 +120,31 @@ def _table(board: Sequence[Entry]) -> ReportTable:
     for entry in board:
         if change := changed_since(entry):
             notes.append(f"{entry.agent.name}: {change}")
+    marked = [entry for entry in board if entry.budget_steps == OTHER_STEPS]
+    if marked:
+        steps = standard_steps(load_family(first.family.id), first.budget)
+        names = ", ".join(entry.agent.name for entry in marked)
+        notes.append(f"{MARK} other environment steps than the budget's {steps}, so no rank: {names}")
     notes += few_runs_note(entry.agent.name for entry in board if len(entry.seeds) < FEWEST_RUNS)
     if len({entry.seeds for entry in board}) > 1:
         notes.append(seeds_note((entry.agent.name, entry.seeds) for entry in board))
     if first.family.reference is None:
-        notes.append("no normalised scores: the family has no reference scores of random and oracle")
+        notes.append("no normalised scores and no regret: the family has no reference scores of blind and oracle")
     return ReportTable(f"{first.family.id}, budget {first.budget}", COLUMNS, tuple(map(_row, board, board_ranks(board))), tuple(notes))
 
 
 def _row(entry: Entry, rank: int | None) -> tuple[str, ...]:
     last = entry.aggregate("test", True, EPISODES)
     normalised = None if last is None else last.normalised
+    regret = None if last is None else last.regret
     return (
-        entry.agent.name,
+        f"{entry.agent.name} {MARK}" if entry.budget_steps == OTHER_STEPS else entry.agent.name,
+        entry.agent.track,
         NOTHING if rank is None else str(rank),
         str(len(entry.seeds)),
-        _returns(entry, "test", 1),
-        _returns(entry, "test", EPISODES),
+        *(_returns(entry, "test", episode) for episode in range(1, EPISODES + 1)),
         NOTHING if last is None else estimate_text(last.success, 3),
+        NOTHING if regret is None else estimate_text(regret, 2),
         NOTHING if normalised is None else estimate_text(normalised, 3),
         _returns(entry, "train", EPISODES),
         _returns(entry, "ood", EPISODES),
@@ -148,14 +174,25 @@ def leaderboard_records(entries: Sequence[Entry]) -> Iterator[dict[str, Any]]:
     """Every aggregate of every entry, a record each."""
     for board in _boards(entries):
         for entry, rank in zip(board, board_ranks(board), strict=True):
-            names = {"family": entry.family.id, "agent": entry.agent.name, "budget": entry.budget, "card": changed_since(entry) or ""}
+            names = {
+                "family": entry.family.id,
+                "agent": entry.agent.name,
+                "track": entry.agent.track,
+                "budget": entry.budget,
+                "card": changed_since(entry) or "",
+            }
             for aggregate in entry.aggregates:
                 actions = "deterministic" if aggregate.deterministic else "stochastic"
                 place = {"split": aggregate.split, "actions": actions, "episode": aggregate.episode}
-                measures = {"return": aggregate.returns, "success": aggregate.success, "normalised": aggregate.normalised}
+                measures = {"return": aggregate.returns, "success": aggregate.success}
+                measures |= {"normalised": aggregate.normalised, "regret": aggregate.regret}
                 for measure, found in measures.items():
                     if found is None:
                         continue
-                    facts = {"seeds": " ".join(map(str, entry.seeds)), "environment_steps": entry.mean_environment_steps}
+                    facts = {
+                        "seeds": " ".join(map(str, entry.seeds)),
+                        "environment_steps": entry.mean_environment_steps,
+                        "steps": entry.budget_steps,
+                    }
                     numbers = {"value": found.value, "low": found.low, "high": found.high, "by_run": " ".join(map(str, found.values))}
                     yield {**names, "rank": rank, **place, "measure": measure, **numbers, **facts, "minutes": entry.mean_minutes}

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from dmrlad_bench.cards import CardError, FamilyCard, agent_names, family_names
-from dmrlad_bench.cards.reading import read_toml
+from dmrlad_bench.cards import AgentConfig, CardError, FamilyCard, agent_names, family_names, load_family
+from dmrlad_bench.cards.reading import read_toml, validate
 from dmrlad_bench.protocol import EPISODES, SCORED_SPLITS, trials_of
-from dmrlad_bench.reports.leaderboard import AGENT_NAME, Entry, PublishedAgent, make_entry
+from dmrlad_bench.reports.leaderboard import Entry, make_entry
+from dmrlad_bench.reports.plausibility import doubled, implausible
+from dmrlad_bench.reports.published_agent import AGENT_NAME, About, PublishedAgent, source_digest, track_of_result
 from dmrlad_bench.reports.reading import RecordedRun, preset_config, published_family, reference_of
 from dmrlad_bench.reports.results import Result
 
@@ -16,27 +18,30 @@ CONFIG_FILE = "config.toml"
 NOT_RECORDED = ("--out",)  # options with a value that change no result and tell of somebody's machine
 
 
-def make_entries(runs: Sequence[RecordedRun], name: str | None = None) -> list[Entry]:
+def make_entries(runs: Sequence[RecordedRun], name: str | None = None, about: About | None = None) -> list[Entry]:
     """One entry for each agent, family and budget among `runs`.
 
     Args:
         runs: finished runs, each consistent in itself.
         name: what to call the agent; its own name unless given, and then its configuration must be the published preset's.
+        about: authors, links and date; today's date and nothing else unless given.
 
     Raises:
         CardError: runs of families that are not published or have changed, of another protocol, of mixed configurations, given twice, or
-            under a name that belongs to another configuration.
+            under a name that belongs to another configuration; anything that a check of the entry would find.
     """
     if name is not None:
         _check_name(name, runs)
+        if about is None or not about.authors:
+            raise CardError(f"name {name!r}: an agent that is no published preset needs its authors; give --author")
     members: dict[tuple[str, str, str], list[RecordedRun]] = {}
     for run in runs:
         check_publishable(run)
         members.setdefault((run.result.family.id, run.result.agent.name, run.result.budget), []).append(run)
-    return [_make_entry(group, name) for group in members.values()]
+    return [_make_entry(group, name, about) for group in members.values()]
 
 
-def _make_entry(runs: list[RecordedRun], name: str | None) -> Entry:
+def _make_entry(runs: list[RecordedRun], name: str | None, about: About | None) -> Entry:
     first = runs[0]
     seeds: dict[int, RecordedRun] = {}
     for run in runs:
@@ -48,8 +53,46 @@ def _make_entry(runs: list[RecordedRun], name: str | None) -> Entry:
             raise CardError(f"seed {run.result.seed} is there twice: {other.source} and {run.source}")
     if name is None:
         check_is_preset(first)
-    agent = PublishedAgent(name=name or first.result.agent.name, digest=first.result.agent.digest, preset=name is None)
-    return make_entry([recorded(run.result) for run in runs], agent, reference_of(first.result))
+    entry = make_entry([recorded(run.result) for run in runs], _agent_of(first, name), reference_of(first.result), about)
+    card = load_family(entry.family.id)
+    for run in entry.runs:
+        if fault := implausible(entry, run, card):
+            raise CardError(f"{seeds[run.seed].source}: {fault}")
+    if fault := doubled(entry):
+        raise CardError(f"agent {entry.agent.name!r}: {fault}")
+    return entry
+
+
+def _agent_of(run: RecordedRun, name: str | None) -> PublishedAgent:
+    """The agent of a run with its whole configuration, which lies beside the result where it is none of a preset."""
+    result = run.result
+    config = preset_config(result) if name is None else _config_beside(run)
+    assert config is not None
+    path = config.import_path
+    return PublishedAgent(
+        name=name or result.agent.name,
+        digest=result.agent.digest,
+        preset=name is None,
+        track=track_of_result(result, config),
+        config=config.model_dump(mode="json"),
+        import_path=path,
+        source=None if path is None else source_digest(path),
+    )
+
+
+def _config_beside(run: RecordedRun) -> AgentConfig:
+    """The resolved agent that the run folder holds, or a preset's that the result is of; raises `CardError` where there is neither."""
+    path = Path(run.source) / CONFIG_FILE
+    if path.is_file():
+        found = validate(AgentConfig, read_toml(path).get("agent") or {}, f"{path}: key 'agent'")
+    else:
+        found = preset_config(run.result)
+    if found is None or found.digest != run.result.agent.digest:
+        raise CardError(
+            f"{run.source}: the resolved agent is not known: expected a run folder whose {CONFIG_FILE} holds the configuration of digest "
+            f"{run.result.agent.digest!r}"
+        )
+    return found
 
 
 def check_publishable(run: RecordedRun) -> None:

@@ -214,13 +214,17 @@ class Result(ResultModel):
                 rows += [(*at, split, episode, reward, success) for episode, (reward, success) in enumerate(pairs, 1)]
         return DataFrame(rows, columns=columns)
 
-    def scores(self, split: str = "test", deterministic: bool = True) -> TrialScores:
-        """The final scores of one split; raises `CardError` where there are none."""
+    def matrix(self, split: str = "test", deterministic: bool = True) -> TrialMatrix:
+        """The record of the final scores of one split; raises `CardError` where there is none."""
         for matrix in self.final:
             if (matrix.split, matrix.deterministic) == (split, deterministic):
-                return matrix.scores(self.family.reference)
+                return matrix
         known = ", ".join(f"{matrix.split} {'deterministic' if matrix.deterministic else 'stochastic'}" for matrix in self.final)
         raise CardError(f"the result has no {'deterministic' if deterministic else 'stochastic'} scores of {split!r}; it has: {known}")
+
+    def scores(self, split: str = "test", deterministic: bool = True) -> TrialScores:
+        """The final scores of one split; raises `CardError` where there are none."""
+        return self.matrix(split, deterministic).scores(self.family.reference)
 
     def json_bytes(self) -> bytes:
         """The content of `result.json`."""
