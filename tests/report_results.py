@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,21 @@ def use_references(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module in ("dmrlad_bench.cards.family", "dmrlad_bench.cli.reports"):
         monkeypatch.setattr(f"{module}.register_folder", lambda kind: envs if kind == "envs" else ROOT / kind)
     return envs
+
+
+def use_presets(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Presets are read from a copy of the published cards with `still` and `blind` as plain as can be; yields the folder."""
+    agents = folder / "agents"
+    agents.mkdir(parents=True)
+    for path in sorted((ROOT / "agents").glob("*.toml")):
+        (agents / path.name).write_text(path.read_text())
+    (agents / "still.toml").write_text('name = "still"\ndescription = "Stands still."\nextends = "random"\n')
+    (agents / "blind.toml").write_text('name = "blind"\ndescription = "Is told nothing."\nextends = "cemrl"\n')
+    with monkeypatch.context() as patched:
+        patched.setattr("dmrlad_bench.cards.agent.register_folder", lambda kind: agents)
+        agent_names.cache_clear()
+        yield agents
+    agent_names.cache_clear()
 
 
 def make_result(

@@ -8,11 +8,11 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from report_results import make_result, use_references, write_run
+from report_results import make_result, use_presets, use_references, write_run
 
 from dmrlad_bench.cards.family import read_family
 from dmrlad_bench.cli import main
@@ -49,6 +49,11 @@ def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    yield from use_presets(tmp_path / "cards", monkeypatch)
+
+
+@pytest.fixture
 def runs(tmp_path: Path, cards: Path) -> Path:
     """A folder of run folders: three agents, two seeds each."""
     for agent, level in (("dmrlad", 5.0), ("random", 0.0), ("oracle", 9.0)):
@@ -57,10 +62,12 @@ def runs(tmp_path: Path, cards: Path) -> Path:
     return tmp_path / "runs"
 
 
-def test_from_real_runs_to_a_checked_leaderboard(tmp_path: Path, program: Program) -> None:
+def test_from_real_runs_to_a_checked_leaderboard(tmp_path: Path, program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     runs, boards = tmp_path / "runs", tmp_path / "boards"
     options = ["--threads", "1", "--device", "cpu", "--quiet", "--out", str(runs)]
-    code, _, error = program("run", "--agent", "random", "--env", "PointGoalSparse", "--seed", "0", "--seed", "1", *options)
+    command = ["run", "--agent", "random", "--env", "PointGoalSparse", "--seed", "0", "--seed", "1", *options]
+    monkeypatch.setattr("sys.argv", ["dmrlad-bench", *command])  # what a run records
+    code, _, error = program(*command)
     assert code == 0, error
     returns = [json.loads(path.read_bytes())["final"][0]["returns"] for path in sorted(runs.rglob("result.json"))]
     code, printed, error = program("compare", runs, "--format", "csv")
@@ -76,7 +83,7 @@ def test_from_real_runs_to_a_checked_leaderboard(tmp_path: Path, program: Progra
     assert program("leaderboard", "--folder", boards, "--markdown") == (0, f"written: {boards}/README.md\n", "")
     assert program("leaderboard", "--folder", boards, "--check") == (0, f"{boards}: 1 entries, all in order\n", "")
     code, printed, _ = program("leaderboard", "--folder", boards)
-    assert re.search(r"│ random │ +- │ +2 │", printed)
+    assert re.search(r"│ random │ standard │ +- │ +2 │", printed)
 
 
 def test_one_changed_digit_fails_the_check(tmp_path: Path, program: Program, runs: Path) -> None:
@@ -147,16 +154,20 @@ def test_submit_replaces_only_when_told(tmp_path: Path, program: Program, runs: 
     assert json.loads(paths[0].read_bytes())["seeds"] == [0, 1, 7]
 
 
-def test_references_are_written_onto_the_card_and_the_boards_follow(tmp_path: Path, program: Program, runs: Path, cards: Path) -> None:
+def test_references_are_written_onto_the_card_and_the_boards_follow(
+    tmp_path: Path, program: Program, runs: Path, cards: Path, presets: Path
+) -> None:
     boards = tmp_path / "boards"
     program("submit", runs, "--out", boards)
     ends = [*runs.rglob("random--*"), *runs.rglob("oracle--*")]
-    code, printed, error = program("reference", *ends, "--write")
+    for agent in ("still", "blind"):
+        ends += [write_run(runs, make_result(agent, seed=seed, level=1.0)) for seed in (0, 1)]
+    code, printed, error = program("reference", *ends, "--write", "--allow-short")
     assert (code, error) == (0, "")
     card = read_family(cards / "PointGoalSparse.toml").reference
     assert card is not None
-    assert f"random = {card.random}\noracle = {card.oracle}\n" in printed
-    assert (card.random, card.oracle) != (0.5, 10.5)
+    assert f"random = {card.random}\nblind = {card.blind}\noracle = {card.oracle}\n" in printed
+    assert (card.blind, card.oracle) != (0.5, 10.5)
     code, _, error = program("leaderboard", "--folder", boards, "--check")
     assert (code, error.count("--recompute")) == (2, 3)
     code, printed, _ = program("leaderboard", "--folder", boards, "--recompute", "--markdown", "--check")
@@ -180,7 +191,7 @@ def test_references_are_written_onto_the_card_and_the_boards_follow(tmp_path: Pa
         (["submit", "RUNS", "--name", "mine"], ["one name for several agents: dmrlad, oracle, random"]),
         (["leaderboard", "--folder", "nowhere"], ["nowhere: no such folder"]),
         (["leaderboard", "--format", "html"], ["unknown format 'html'"]),
-        (["reference", "RUNS"], ["a run of 'dmrlad'; reference scores are those of random and oracle"]),
+        (["reference", "RUNS"], ["a run of 'dmrlad'; reference scores are those of random, still, blind and oracle"]),
     ],
 )
 def test_bad_input_is_one_line(program: Program, runs: Path, arguments: list[str], fragments: list[str]) -> None:

@@ -113,7 +113,7 @@ def test_without_references_there_are_returns_only() -> None:
     assert {record["measure"] for record in records(comparison)} == {"return", "success", "difference", "improvement"}
     assert "no normalised scores and no regret: the family has no reference scores" in comparison.table()
     row = next(line for line in comparison.table("markdown").splitlines() if line.startswith("| dmrlad |"))
-    assert row.split("|")[7].strip() == "-"
+    assert [cell.strip() for cell in row.split("|")[9:11]] == ["-", "-"]
     with_own = compare(agents("dmrlad", family="CheetahVelSparse", reference=(0.0, 10.0)))
     own = np.mean([run.scores().returns[:, 2] for run in agents("dmrlad", family="CheetahVelSparse")]) / 10
     assert value(with_own, "dmrlad", "normalised", family="DMRLAD/CheetahVelSparse-v0") == pytest.approx(own)
@@ -156,7 +156,7 @@ def test_agents_that_no_interval_parts_share_a_rank() -> None:
     ranks = {"dmrlad": 2, "oracle": 1, "random": 4, "cemrl": 2, "pearl": None}
     assert comparison.ranks("DMRLAD/PointGoalSparse-v0") == ranks
     rows = [line.strip("| ").split(" | ") for line in comparison.table("markdown").splitlines() if line.startswith("| ")]
-    assert [row[4].strip() for row in rows[2:7]] == ["2", "1", "4", "2", "-"]
+    assert [row[6].strip() for row in rows[2:7]] == ["2", "1", "4", "2", "-"]
 
 
 # ---- what is refused ----------------------------------------------------------------------------------------------------
@@ -339,7 +339,11 @@ def test_markdown_is_read_back() -> None:
         assert set("".join(rows[1]).strip()) <= set("-: ")
     headline = [cell.strip() for cell in next(line for line in tables[0].splitlines() if line.startswith("| dmrlad")).strip("|").split("|")]
     assert headline[1] == "3"
-    assert float(headline[2].split()[0]) == pytest.approx(value(comparison, "dmrlad", "return"), abs=0.005)
+    assert float(headline[4].split()[0]) == pytest.approx(value(comparison, "dmrlad", "return"), abs=0.005)
+    assert float(headline[2].split()[0]) == pytest.approx(value(comparison, "dmrlad", "return", episode=1), abs=0.005)
+    lost = np.mean([(10.5 - run.scores().returns).sum(axis=1).mean() for run in agents("dmrlad")])
+    assert float(headline[8].split()[0]) == pytest.approx(lost, abs=0.005)
+    assert value(comparison, "dmrlad", "regret") == pytest.approx(lost)
 
 
 def test_latex_has_whole_environments_and_rows() -> None:

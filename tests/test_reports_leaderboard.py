@@ -29,8 +29,8 @@ from dmrlad_bench.reports.leaderboard import (
     remake,
 )
 from dmrlad_bench.reports.leaderboard_tables import changed_since, leaderboard_markdown, leaderboard_tables, leaderboard_text
-from dmrlad_bench.reports.publishing import make_entries
 from dmrlad_bench.reports.published_agent import About
+from dmrlad_bench.reports.publishing import make_entries
 from dmrlad_bench.reports.reading import read_runs
 from dmrlad_bench.reports.register import REGISTER, register_text
 from dmrlad_bench.reports.results import Result
@@ -154,7 +154,10 @@ REFUSED: list[tuple[Callable[[], list[Result]], str]] = [
     (lambda: [without(make_result(), "ood")], "not the whole protocol: no scores of 'ood' with deterministic actions"),
     (lambda: [fewer_tasks(make_result())], "not the whole protocol: 5 tasks of 'ood' with deterministic actions, the family has 10"),
     (lambda: [make_result(episodes=2)], "not the whole protocol: trials of 2 episodes, the protocol has 3"),
-    (lambda: [with_returns(make_result(), "test", 50.0)], r"a return of \d+ .*, by the reward of DMRLAD/PointGoalSparse-v0 from 0"),
+    (
+        lambda: [with_returns(make_result(), "test", 50.0)],
+        r"a return of 5\d\.\d+ with success .*, by the reward of DMRLAD/PointGoalSparse-v0 from 0.8 to 20",
+    ),
     (lambda: [], "no runs given"),
 ]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dmrlad_bench.cards import CardError, load_family, register_folder
+from dmrlad_bench.cli.options import import_from_here, whole_number
 from dmrlad_bench.cli.output import fail, table_console, write_text
 
 if TYPE_CHECKING:
@@ -80,26 +81,25 @@ def submit(
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="What to call an agent that is no published preset.", show_default=False)
     ] = None,
+    author: Annotated[
+        list[str], typer.Option("--author", metavar="NAME", help="Who made the agent. May be repeated; needed with --name.")
+    ] = [],  # noqa: B006 - typer reads the default, nobody changes it
+    paper: Annotated[str | None, typer.Option(metavar="URL", help="Link to the paper.", show_default=False)] = None,
+    code: Annotated[str | None, typer.Option(metavar="URL", help="Link to the agent's code.", show_default=False)] = None,
+    reproduced: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Which seed was run again, by whom and when: a maintainer's.", show_default=False)
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace entries that are there and differ.")] = False,
 ) -> None:
     """Make a leaderboard entry of all seeds of an agent on a family with a budget; several of them make several entries."""
-    from dmrlad_bench.cards.writing import refuse_link, write_atomic
+    from dmrlad_bench.reports.published_agent import told
     from dmrlad_bench.reports.publishing import make_entries
     from dmrlad_bench.reports.reading import read_runs
+    from dmrlad_bench.reports.writing import write_entries
 
-    texts = {out / entry.file_name: entry.json_text() for entry in make_entries(read_runs(runs), name)}
-    for path in texts:
-        refuse_link(path.parent)
-        refuse_link(path)
-    same = {path for path, text in texts.items() if path.is_file() and path.read_bytes() == text.encode()}
-    taken = [path for path in texts if path.exists() and path not in same]
-    if taken and not replace:
-        raise CardError(f"{taken[0]}: there is another entry; pass --replace to put this one in its place")
-    for path, text in texts.items():
-        if path not in same:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, text.encode())
-        print(f"{'unchanged' if path in same else 'replaced' if path in taken else 'new'}: {path}")
+    about = told(authors=author, paper=paper, code=code, reproduced=reproduced)
+    for line in write_entries(make_entries(read_runs(runs), name, about), out, replace):
+        print(line)
 
 
 def leaderboard(
@@ -114,13 +114,34 @@ def leaderboard(
     folder: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Leaderboards folder. [default: the published one]", show_default=False)
     ] = None,
+    reproduce: Annotated[
+        Path | None,
+        typer.Option(metavar="ENTRY", help="Run a seed of this entry's file again, and say how far it lies off.", show_default=False),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", parser=whole_number, metavar="N", help="With --reproduce: which seed.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="With --reproduce: where the run goes. [default: a temporary folder]", show_default=False),
+    ] = None,
+    trust_code: Annotated[
+        bool, typer.Option("--trust-code", help="With --reproduce: import the class that an entry names, and run it.")
+    ] = False,
 ) -> None:
-    """Print the leaderboards, check them, or write their page."""
+    """Print the leaderboards, check them, write their page, or run a seed of an entry again."""
     from dmrlad_bench.reports.formats import check_format
     from dmrlad_bench.reports.leaderboard import README, read_entries
     from dmrlad_bench.reports.leaderboard_tables import leaderboard_markdown, leaderboard_tables, leaderboard_text
 
     check_format(form)
+    if reproduce is not None:
+        if seed is None or check or markdown or recompute or folder is not None:
+            raise CardError("--reproduce: expected --seed N with it, and none of --check, --markdown, --recompute and --folder")
+        _reproduce(reproduce, seed, out, trust_code)
+        return
+    if seed is not None or out is not None or trust_code:
+        raise CardError("--seed, --out and --trust-code: go with --reproduce ENTRY")
     published = register_folder("leaderboards")
     if folder is None and (markdown or recompute):
         _refuse_installed(published)
@@ -145,16 +166,22 @@ def leaderboard(
 def reference(
     runs: Runs,
     write: Annotated[bool, typer.Option("--write", help="Write them onto the families' cards of this checkout.")] = False,
+    allow_short: Annotated[
+        bool, typer.Option("--allow-short", help="Write them even if the oracle's runs are too few or too short; the card says so.")
+    ] = False,
 ) -> None:
-    """Reference scores of families from finished runs of random and oracle: printed as the card's table."""
+    """Reference scores of families from finished runs of random, still, blind and oracle: printed as the card's table."""
     from dmrlad_bench.reports.reading import read_runs
     from dmrlad_bench.reports.references import measure_references, with_reference
 
     measured = measure_references(read_runs(runs))
     for entry in measured:
-        print(f"# {entry.family}\n{entry.toml()}")
+        print(f"# {entry.family}{f': oracle too short: {entry.short}' if entry.short else ''}\n{entry.toml()}")
     if not write:
         return
+    lacking = next((entry for entry in measured if entry.short), None)
+    if lacking is not None and not allow_short:
+        raise CardError(f"family {lacking.family}: oracle too short: {lacking.short}; pass --allow-short to write it all the same")
     from dmrlad_bench.cards.writing import write_atomic
 
     folder = register_folder("envs")
@@ -164,6 +191,23 @@ def reference(
     for path, text in texts.items():
         write_atomic(path, text.encode())
         print(f"written: {path}")
+
+
+def _reproduce(path: Path, seed: int, out: Path | None, trust_code: bool) -> None:
+    import tempfile
+
+    from dmrlad_bench.harness.reproduce import reproduce
+    from dmrlad_bench.harness.signals import interrupt_on_signals
+    from dmrlad_bench.reports.leaderboard import read_entry
+
+    entry = read_entry(path)
+    import_from_here()
+    interrupt_on_signals()
+    with tempfile.TemporaryDirectory() as temporary:
+        found = reproduce(entry, seed, Path(temporary) if out is None else out, trust_code)
+    print(found.text)
+    if not found.agrees:
+        raise typer.Exit(1)
 
 
 def _check(folder: Path) -> None:

@@ -23,7 +23,7 @@ TOLERANCE = 1e-9  # other processors add up in another order
 def check_leaderboards(folder: Path) -> list[str]:
     """Every fault of a leaderboards folder, a line each; empty where all is well."""
     faults: list[str] = []
-    entries: dict[Path, Entry] = {}
+    entries: dict[Path, Entry] = {}  # those without fault
     register: Known = {}
     try:
         register = read_register(folder)
@@ -42,8 +42,10 @@ def check_leaderboards(folder: Path) -> list[str]:
             run, other = duplicate
             where = next(place for place, known in entries.items() if known is other)
             found.append(f"duplicate: the run of seed {run.seed} is also in {where}")
-        faults += [f"{path}: {fault}" for fault in found]
-        entries[path] = entry
+        if found:
+            faults += [f"{path}: {fault}" for fault in found]
+        else:
+            entries[path] = entry
     if not faults:
         readme = folder / README
         if not readme.is_file() or readme.read_text(encoding="utf-8") != leaderboard_markdown(list(entries.values())):

@@ -177,8 +177,8 @@ def leaderboard_records(entries: Sequence[Entry]) -> Iterator[dict[str, Any]]:
             names = {
                 "family": entry.family.id,
                 "agent": entry.agent.name,
-                "track": entry.agent.track,
                 "budget": entry.budget,
+                "track": entry.agent.track,
                 "card": changed_since(entry) or "",
             }
             for aggregate in entry.aggregates:
