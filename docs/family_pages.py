@@ -170,8 +170,8 @@ $e$ is {_error(solved)}. The family's reward is the {terms.kind} one:
 - A step succeeds within the radius, $e \\le {bound}$; an episode succeeds when {SUCCESS[card.success]} (rule `{card.success}`).
 - Termination: {ending}."""
     if card.reference is None:
-        return f"{text}\n- Reference scores of `random` and `oracle`, the ends of the normalised score, are not on the card yet."
-    reference = f"`random` {card.reference.random:g}, `oracle` {card.reference.oracle:g}"
+        return f"{text}\n- Reference scores of `blind` and `oracle`, the ends of the normalised score, are not on the card yet."
+    reference = f"`blind` {card.reference.blind:g}, `oracle` {card.reference.oracle:g}, and beside them `random` {card.reference.random:g}"
     return f"{text}\n- Reference scores (mean return of one episode on the test tasks), the ends of the normalised score: {reference}."
 
 

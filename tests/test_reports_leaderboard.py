@@ -178,7 +178,9 @@ def test_another_configuration_needs_a_name_authors_and_the_run_folder(tmp_path:
         False,
         "PointGoalSparse/dmrlad-cautious--quick.json",
     )
-    assert (entry.agent.track, entry.about, entry.agent.config["actor_critic"]["discount"]) == ("standard", about, 0.9)
+    config = entry.agent.resolved()
+    assert config is not None
+    assert (entry.agent.track, entry.about, config.actor_critic.discount) == ("standard", about, 0.9)
     assert changed_since(entry) is None
     assert check_leaderboards(published(tmp_path / "boards", [entry])) == []
     for name, message in (

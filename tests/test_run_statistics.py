@@ -112,9 +112,10 @@ def test_equal_runs_have_no_width() -> None:
 
 
 def test_intervals_end_where_the_quantity_ends() -> None:
-    success = np.array([[1.0, 1.0], [1.0, 1.0], [1.0, 0.0]])
-    assert measures(success, success, None)["success"].high == 1.0
-    assert (measures(success, success, None)["return"].high or 0.0) > 1.0
+    success = np.array([[1.0, 1.0], [1.0, 1.0], [1.0, 0.0]])[:, :, None]
+    found = measures(success, success, None, 0)
+    assert found["success"].high == 1.0
+    assert (found["return"].high or 0.0) > 1.0
 
 
 # ---- families -----------------------------------------------------------------------------------------------------------

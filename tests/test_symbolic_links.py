@@ -183,7 +183,6 @@ def test_reports_do_not_write_through_links(
     tmp_path: Path, precious: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     use_references(tmp_path / "cards", monkeypatch)
-    monkeypatch.setattr("dmrlad_bench.reports.comparison.REPETITIONS", 20)
     write_run(tmp_path / "runs", make_result("dmrlad"))
     boards, figure = tmp_path / "boards", tmp_path / "figure.png"
     entry = boards / "PointGoalSparse" / "dmrlad--quick.json"

@@ -75,7 +75,7 @@ def run_config(entry: Entry, recorded: Result) -> RunConfig:
         raise CardError(f"family {family.id}: has digest {family.digest!r}, the entry's runs were made with {entry.family.digest!r}")
     return RunConfig(
         env=family.id,
-        budget=entry.budget,
+        budget=entry.budget,  # pyright: ignore[reportArgumentType]
         seed=recorded.seed,
         device="cuda" if recorded.device == "cuda" and has_cuda() else "cpu",
         threads=recorded.threads,

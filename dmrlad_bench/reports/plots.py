@@ -44,7 +44,7 @@ def comparison_figure(comparison: Comparison, kind: str = "summary") -> Figure:
     check_kind(kind)
     panels = KINDS[kind]
     if kind == "profiles" and all(group.reference is None for group in comparison.groups):
-        raise CardError("kind 'profiles': no family here has reference scores of random and oracle, so there are no normalised scores")
+        raise CardError("kind 'profiles': no family here has reference scores of blind and oracle, so there are no normalised scores")
     colours = dict(zip(comparison.agents, _palette(len(comparison.agents)), strict=True))
     with seaborn.axes_style("whitegrid"), matplotlib.rc_context({"axes.titlesize": 9, "axes.labelsize": 8, "font.size": 8}):
         rows = len(comparison.families)
