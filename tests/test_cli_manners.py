@@ -61,7 +61,7 @@ def results_table() -> Table:
 
 @pytest.mark.parametrize("width", [60, 80, 100])
 def test_a_narrow_terminal_loses_columns_not_digits(width: int) -> None:
-    console = Console(file=io.StringIO(), width=width, force_terminal=True, no_color=True)
+    console = Console(file=io.StringIO(), width=width)
     console.print(fitted(results_table(), width))
     printed = console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
     assert max(map(len, printed.splitlines())) <= width
