@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import Field
 
-from dmrlad_bench.cards.agent_config import OWN_SECTIONS, AgentConfig, Algorithm
+from dmrlad_bench.cards.agent_config import OWN_SECTIONS, AgentConfig, Algorithm, Track
 from dmrlad_bench.cards.external import EXTERNAL, SCHEDULED_AS, applicable, card_content
 from dmrlad_bench.cards.reading import CardError, CardModel, nearest, read_toml, register_folder, validate
 
@@ -29,6 +29,7 @@ class AgentCard(CardModel):
     extends: str | None = None
     algorithm: Algorithm | None = None
     import_path: str | None = None
+    track: Track | None = None
     task_observable: bool | None = None
     inference: dict[str, Any] = {}
     actor_critic: dict[str, Any] = {}
@@ -37,6 +38,8 @@ class AgentCard(CardModel):
     schedule: dict[str, Any] = {}
     pearl: dict[str, Any] = {}
     recurrent: dict[str, Any] = {}
+    posterior: dict[str, Any] = {}
+    reward_model: dict[str, Any] = {}
     budget: dict[str, dict[str, Any]] = {}
     family: dict[str, dict[str, Any]] = {}
     like: dict[str, str] = Field(default={}, description="family -> the family whose sections it has, too")
@@ -141,7 +144,7 @@ def _extend(content: dict[str, Any], card: AgentCard, families: tuple[str, ...],
         content.update(kept)
     if card.algorithm is not None and card.algorithm != content.get("algorithm"):
         content.pop("inference", None)  # another algorithm infers in its own way
-    for name in ("algorithm", "import_path", "task_observable"):
+    for name in ("algorithm", "import_path", "track", "task_observable"):
         if getattr(card, name) is not None:
             content[name] = getattr(card, name)
     sections = ("inference", "actor_critic", "relabel", "exploration", "schedule", *OWN_SECTIONS.values())

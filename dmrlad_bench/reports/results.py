@@ -38,6 +38,9 @@ class AgentRecord(ResultModel):
 
     name: str
     digest: str = Field(description="SHA-256 of the resolved configuration")
+    track: Literal["standard", "privileged"] = Field(
+        description="privileged: while scored, it is shown the task, or is handed reward function or task list"
+    )
 
 
 class CurveScores(ResultModel):
