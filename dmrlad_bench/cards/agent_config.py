@@ -156,7 +156,8 @@ class AgentConfig(CardModel):
             raise ValueError("relabel.kind 'hfr' scores beliefs, so inference.kind must not be 'none'")
         if self.algorithm != EXTERNAL and self.shown_while_training and self.relabel.kind == "hfr":
             raise ValueError(
-                "relabel.kind 'hfr' foresees what a belief is worth: with the task in the observation, it must be 'none', 'random' or 'hindsight'"
+                "relabel.kind 'hfr' foresees what a belief is worth: with the task in the observation, it must be 'none', 'random' or "
+                "'hindsight'"
             )
         return self
 

@@ -40,7 +40,8 @@ def scores_table(title: str, scores: Sequence[TrialScores]) -> Group:
 
 def result_table(result: Result) -> Group:
     """The final scores of a run."""
-    title = f"{result.agent.name} on {result.family.id}, budget {result.budget}, seed {result.seed}, {result.environment_steps} steps"
+    agent = f"{result.agent.name} ({result.agent.track} track)"
+    title = f"{agent} on {result.family.id}, budget {result.budget}, seed {result.seed}, {result.environment_steps} steps"
     return scores_table(title, [matrix.scores(result.family.reference) for matrix in result.final])
 
 
@@ -54,7 +55,7 @@ def ended_line(result: Result) -> str:
 
 def runs_table(results: Sequence[Result]) -> Group:
     """One row for each run: the headline, which is the last episode of the test trials under deterministic actions."""
-    table = Table("agent", "family", "budget")
+    table = Table("agent", "track", "family", "budget")
     for name in ("seed", "return", "success", "normalised"):
         table.add_column(name, justify="right")
     for result in results:
@@ -62,6 +63,7 @@ def runs_table(results: Sequence[Result]) -> Group:
         normalised = scores.normalised
         table.add_row(
             result.agent.name,
+            result.agent.track,
             result.family.id,
             result.budget,
             str(result.seed),
