@@ -78,8 +78,6 @@ class Episodes:
         value = np.atleast_1d(entries)
         if not np.issubdtype(value.dtype, np.floating) or value.shape != (family.task_dim,) or not np.isfinite(value).all():
             raise CardError(f"{family.id}: task {' '.join(repr(task).split())} is not valid; accepted: {accepted}")
-        if family.scaled and not (value > 0).all():
-            raise CardError(f"{family.id}: task {' '.join(repr(task).split())} is not valid; accepted: {accepted}, all above 0")
         family.check_task(value)
         return value.astype(np.float32)
 
@@ -117,9 +115,11 @@ class Episodes:
             action = np.asarray(actions, dtype=np.float64)
         except (TypeError, ValueError):  # text, or rows of several lengths
             action = np.empty(0)
-        if action.shape != (len(state), family.action_dim) or not np.isfinite(action).all():
-            accepted = f"{family.action_dim} finite numbers for each of {len(state)} environment(s)"
+        accepted = f"{family.action_dim} finite numbers for each of {len(state)} environment(s)"
+        if action.shape != (len(state), family.action_dim):
             raise CardError(f"{family.id}: action of shape {action.shape} is not valid; accepted: {accepted}")
+        if not np.isfinite(action).all():
+            raise CardError(f"{family.id}: action with an entry {action[~np.isfinite(action)][0]} is not valid; accepted: {accepted}")
         action = np.clip(action, -1.0, 1.0)
         next_state = self._next_state(state, action)
         self._elapsed += 1

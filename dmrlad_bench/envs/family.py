@@ -10,6 +10,7 @@ from array_api_compat import array_namespace
 from gymnasium.spaces import Box
 
 from dmrlad_bench.cards import CardError, FamilyCard, load_family, nearest
+from dmrlad_bench.cards.family import LARGEST
 from dmrlad_bench.envs.bodies import Body
 from dmrlad_bench.envs.body_kinds import body_of
 from dmrlad_bench.envs.goals import GOAL_KINDS, contact, effort
@@ -21,6 +22,7 @@ from dmrlad_bench.protocol import SPLITS
 if TYPE_CHECKING:
     from dmrlad_bench.envs.vector import DMRLADVectorEnv
 
+SMALLEST_MULTIPLIER, LARGEST_MULTIPLIER = 0.05, 20.0  # of masses, inertias, frictions and dampings: beyond, simulations break up
 ROUNDING = 2e-3  # of exponents, whose multipliers are frozen to four decimals
 
 
@@ -90,6 +92,9 @@ class TaskFamily:
             raise CardError(f"{card.id}: key 'reward.contact_cost': body {card.body!r} has no 'contact'; accepted: 0")
         if card.reward.radius <= 0 and card.goal.kind not in ("direction", "physics"):
             raise CardError(f"{card.id}: key 'reward.radius': must be above 0 for goal kind {card.goal.kind!r}, got {card.reward.radius}")
+        span = card.goal.high - card.goal.low
+        if card.goal.kind in ("velocity", "position") and card.reward.radius >= span:
+            raise CardError(f"{card.id}: key 'reward.radius': must be below the range of 'goal', {span:g}, got {card.reward.radius:g}")
         if goal.on_circle and card.goal.radius is None:
             raise CardError(f"{card.id}: key 'goal.radius' is missing; goal kind {card.goal.kind!r} needs it")
         if not goal.on_circle and card.goal.radius is not None:
@@ -205,6 +210,11 @@ class TaskFamily:
 
     def check_task(self, task: np.ndarray) -> None:
         """Raises `CardError` where `(task_dim,)` numbers are no task of this goal kind, whatever the card's range."""
+        if self.scaled and not ((task >= SMALLEST_MULTIPLIER) & (task <= LARGEST_MULTIPLIER)).all():
+            accepted = f"multipliers from {SMALLEST_MULTIPLIER:g} to {LARGEST_MULTIPLIER:g}"
+            raise CardError(f"{self.id}: task {task.tolist()} is no physics that a body can have; accepted: {accepted}")
+        if not (np.abs(task) <= LARGEST).all():
+            raise CardError(f"{self.id}: task {task.tolist()} is not valid; accepted: numbers from {-LARGEST:g} to {LARGEST:g}")
         if self.card.goal.kind == "direction" and abs(task[0]) != 1:
             raise CardError(f"{self.id}: task {task.tolist()} is no direction; accepted: [-1.0] and [1.0]")
         if self.card.goal.kind == "multi_task":

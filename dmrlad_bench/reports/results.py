@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from dmrlad_bench.cards import CardError
+from dmrlad_bench.cards.reading import parse_json
 from dmrlad_bench.reports.scores import TrialScores
 
 RESULT_FILE = "result.json"
 FORMAT_VERSION = 2
 Model = TypeVar("Model", bound=BaseModel)
+AGENT_NAME = re.compile(r"^[a-z0-9]+(-[a-z0-9]+)*$")
+Budget = Literal["smoke", "quick", "standard", "full"]
+Count = Annotated[int, Field(ge=0, le=10**15)]
+Return = Annotated[float, Field(ge=-1e12, le=1e12)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Elapsed = Annotated[float, Field(ge=0, le=1e12)]
 
 
 class ResultModel(BaseModel):
@@ -26,7 +34,7 @@ class ResultModel(BaseModel):
 class FamilyRecord(ResultModel):
     """What was solved."""
 
-    id: str
+    id: str = Field(pattern=r"^DMRLAD/[A-Za-z0-9]+-v[0-9]+$")
     digest: str = Field(description="SHA-256 of everything on the card that changes results")
     reference: tuple[float, float] | None = Field(
         description="mean return of one episode of (blind, oracle), the ends of the normalised score"
@@ -36,7 +44,7 @@ class FamilyRecord(ResultModel):
 class AgentRecord(ResultModel):
     """Who solved it."""
 
-    name: str
+    name: str = Field(pattern=AGENT_NAME.pattern)
     digest: str = Field(description="SHA-256 of the resolved configuration")
     track: Literal["standard", "privileged"] = Field(
         description="privileged: while scored, it is shown the task, or is handed reward function or task list"
@@ -46,17 +54,23 @@ class AgentRecord(ResultModel):
 class CurveScores(ResultModel):
     """Means over the tasks of one split, one entry for each episode of the trial."""
 
-    returns: tuple[float, ...]
-    success: tuple[float, ...]
+    returns: tuple[Return, ...] = Field(min_length=1)
+    success: tuple[Share, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _same_length(self) -> CurveScores:
+        if len(self.returns) != len(self.success):
+            raise ValueError("returns and success must have an entry for each episode")
+        return self
 
 
 class CurvePoint(ResultModel):
     """One evaluation while training: deterministic actions."""
 
-    iteration: int
-    environment_steps: int
-    gradient_updates: int
-    seconds: float = Field(description="wall seconds of the run so far")
+    iteration: Count
+    environment_steps: Count
+    gradient_updates: Count
+    seconds: Elapsed = Field(description="wall seconds of the run so far")
     scores: dict[str, CurveScores]
 
 
@@ -66,7 +80,7 @@ class TrialMatrix(ResultModel):
     split: Literal["train", "validation", "test", "ood"]
     deterministic: bool
     task_index: tuple[int, ...] = Field(min_length=1)
-    returns: tuple[tuple[tuple[float, ...], ...], ...] = Field(description="tasks x trials x episodes")
+    returns: tuple[tuple[tuple[Return, ...], ...], ...] = Field(description="tasks x trials x episodes")
     success: tuple[tuple[tuple[bool, ...], ...], ...] = Field(description="tasks x trials x episodes")
 
     @model_validator(mode="after")
@@ -97,8 +111,8 @@ class TrialMatrix(ResultModel):
 class Seconds(ResultModel):
     """Wall seconds of the run, all its sittings together."""
 
-    total: float
-    phases: dict[str, float] = Field(description="collect, relabel, reconstruct, re-infer, improve, evaluate, save, ...")
+    total: Elapsed
+    phases: dict[str, Elapsed] = Field(description="collect, relabel, reconstruct, re-infer, improve, evaluate, save, ...")
 
 
 class Host(ResultModel):
@@ -128,11 +142,11 @@ class Result(ResultModel):
     format_version: Literal[2] = FORMAT_VERSION
     family: FamilyRecord
     agent: AgentRecord
-    budget: str
-    seed: int
-    iterations: int
-    environment_steps: int
-    gradient_updates: int
+    budget: Budget
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    iterations: Count
+    environment_steps: Count
+    gradient_updates: Count
     wall_seconds: Seconds
     device: str
     threads: int = Field(description="of torch; where simulation_threads is not given, of the simulation, too")
@@ -185,11 +199,10 @@ def read_result(path: Path | str) -> Result:
 def read_versioned(path: Path, model: type[Model], accepted: int, what: str) -> Model:
     """Read a JSON file that says its `format_version`; raises `CardError` where it is unreadable, of another version or not a `model`."""
     try:
-        content = json.loads(path.read_bytes())
+        text = path.read_bytes()
     except OSError as error:
         raise CardError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise CardError(f"{path}: truncated or not JSON: {error}") from None
+    content = parse_json(text, str(path))
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != accepted:
         raise CardError(f"{path}: {what} of format version {version!r}; accepted: {accepted}")
