@@ -17,10 +17,10 @@ from report_results import REFERENCES, ROOT, make_result, use_references, with_r
 
 from dmrlad_bench.cards import CardError
 from dmrlad_bench.harness import evaluate
+from dmrlad_bench.protocol import EPISODES
 from dmrlad_bench.reports.checking import check_leaderboards
 from dmrlad_bench.reports.comparison import compare
 from dmrlad_bench.reports.leaderboard import (
-    EPISODES,
     Entry,
     PublishedAgent,
     content_digest,
@@ -392,10 +392,10 @@ def test_a_table_holds_one_family_and_one_budget_best_first(boards: Path) -> Non
         "DMRLAD/PointGoalSparse-v0, budget quick",
         "DMRLAD/PointGoalSparse-v0, budget full",
     ]
-    assert [row[0] for row in tables[1].rows] == ["oracle", "dmrlad", "random"]
+    assert [row[0] for row in tables[1].rows] == ["dmrlad", "random", "oracle (privileged)"]
     assert "seeds differ: oracle: 0, 1; dmrlad: 0, 1, 2; random: 0, 1, 2" in tables[1].notes
     assert tables[0].rows[0][6] == "-"
-    assert [row[1] for row in tables[1].rows] == ["-", "1", "2"]  # two runs of oracle
+    assert [row[1] for row in tables[1].rows] == ["1", "2", "-"]  # two runs of oracle
     assert leaderboard_markdown(entries[::-1]) == leaderboard_markdown(entries)
 
 
