@@ -173,7 +173,7 @@ def comparison_records(comparison: Comparison) -> Iterator[dict[str, Any]]:
                 "minutes": group.minutes,
                 "mixed": mixed,
             }
-            names = {"family": family, "agent": group.label, "track": group.track, "budget": group.budget} | common
+            names = {"family": family, "agent": group.label, "budget": group.budget, "track": group.track} | common
             for episode in range(group.episodes):
                 for measure, entry in comparison.measures(group, episode).items():
                     yield _record(names, episode + 1, measure, entry, "", facts)
@@ -191,7 +191,7 @@ def comparison_records(comparison: Comparison) -> Iterator[dict[str, Any]]:
                 "mixed": mixed,
             }
             budgets = " ".join(dict.fromkeys(group.budget for group in groups))
-            names = {"family": "all", "agent": agent, "track": groups[0].track, "budget": budgets} | common
+            names = {"family": "all", "agent": agent, "budget": budgets, "track": groups[0].track} | common
             for measure, entry in (comparison.overall(agent) or {}).items():
                 yield _record(names, groups[0].episodes, measure, entry, comparison.baseline if measure == "improvement" else "", facts)
 

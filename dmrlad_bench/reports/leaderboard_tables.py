@@ -164,7 +164,7 @@ def leaderboard_records(entries: Sequence[Entry]) -> Iterator[dict[str, Any]]:
     """Every aggregate of every entry, a record each."""
     for board in _boards(entries):
         for entry, rank in zip(board, board_ranks(board), strict=True):
-            names = {"family": entry.family.id, "agent": entry.agent.name, "track": _track(entry), "budget": entry.budget}
+            names = {"family": entry.family.id, "agent": entry.agent.name, "budget": entry.budget, "track": _track(entry)}
             names["card"] = changed_since(entry) or ""
             for aggregate in entry.aggregates:
                 actions = "deterministic" if aggregate.deterministic else "stochastic"
