@@ -171,6 +171,11 @@ class FamilyCard(CardModel):
     tasks: Tasks
     reference: Reference | None = None
 
+    def __repr__(self) -> str:
+        return f"FamilyCard({self.id!r})"  # a card holds hundreds of tasks
+
+    __str__ = __repr__
+
     @property
     def id(self) -> str:
         """Gymnasium id, as `DMRLAD/CheetahVelSparse-v0`."""

@@ -11,6 +11,7 @@ from gymnasium.spaces import Box
 
 from dmrlad_bench.cards import CardError, FamilyCard, load_family, nearest
 from dmrlad_bench.cards.family import LARGEST
+from dmrlad_bench.cards.html import html_table
 from dmrlad_bench.envs.bodies import Body
 from dmrlad_bench.envs.body_kinds import body_of
 from dmrlad_bench.envs.goals import GOAL_KINDS, contact, effort
@@ -58,6 +59,28 @@ class TaskFamily:
         self._check()
         self.observation_space = Box(-np.inf, np.inf, (self.observation_dim,), np.float64)
         self.action_space = Box(-1.0, 1.0, (self.action_dim,), np.float32)
+
+    def __repr__(self) -> str:
+        return f"TaskFamily({self.id!r}: body {self.card.body}, goal {self.card.goal.kind}, {self._counts()} tasks)"
+
+    def _repr_html_(self) -> str:
+        card = self.card
+        rows = [
+            ("body", card.body),
+            ("goal", card.goal.kind),
+            ("reward", card.reward.kind),
+            ("success", card.success),
+            ("tasks", self._counts()),
+            ("task changes inside an episode", "yes" if self.tasks_change else "no"),
+            ("horizon", f"{self.horizon} steps"),
+            ("episodes per trial", self.episodes_per_trial),
+            ("observation, action, task", f"{self.observation_dim}, {self.action_dim}, {self.task_dim} entries"),
+            ("random, oracle", "not measured" if card.reference is None else f"{card.reference.random:g}, {card.reference.oracle:g}"),
+        ]
+        return html_table(self.id, (), rows)
+
+    def _counts(self) -> str:
+        return ", ".join(f"{len(getattr(self.card.tasks, split))} {split}" for split in self.splits)
 
     def _check_physics(self) -> None:
         card = self.card

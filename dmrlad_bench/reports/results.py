@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from dmrlad_bench.cards import CardError
+from dmrlad_bench.cards.html import html_table
 from dmrlad_bench.cards.reading import parse_json
 from dmrlad_bench.reports.scores import TrialScores
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 RESULT_FILE = "result.json"
 FORMAT_VERSION = 2
@@ -82,6 +86,11 @@ class TrialMatrix(ResultModel):
     task_index: tuple[int, ...] = Field(min_length=1)
     returns: tuple[tuple[tuple[Return, ...], ...], ...] = Field(description="tasks x trials x episodes")
     success: tuple[tuple[tuple[bool, ...], ...], ...] = Field(description="tasks x trials x episodes")
+
+    def __repr__(self) -> str:
+        return f"TrialMatrix({self.scores(None)!r})"
+
+    __str__ = __repr__
 
     @model_validator(mode="after")
     def _same_shape(self) -> TrialMatrix:
@@ -163,6 +172,50 @@ class Result(ResultModel):
     @model_serializer(mode="wrap")
     def _without_later(self, plain: SerializerFunctionWrapHandler):  # a return type would replace the schema
         return {name: value for name, value in plain(self).items() if name not in LATER or value not in (None, [], ())}
+
+    def __repr__(self) -> str:
+        return f"Result({self.summary})"
+
+    __str__ = __repr__
+
+    @property
+    def summary(self) -> str:
+        """What the run was, in one line."""
+        return f"{self.agent.name} on {self.family.id}, budget {self.budget}, seed {self.seed}, {self.environment_steps} environment steps"
+
+    def _repr_html_(self) -> str:
+        return self.html(self.summary)
+
+    def html(self, title: str) -> str:
+        """The final scores as an HTML table: a row for each split and kind of action, a column for each episode of the trial."""
+        found = [matrix.scores(self.family.reference) for matrix in self.final]
+        columns = ["tasks", "actions"]
+        for what in ("return", "success"):
+            columns += [f"{what} {episode + 1}" for episode in range(max(scores.episodes for scores in found))]
+        rows = []
+        for scores in found:
+            gap = [""] * ((len(columns) - 2) // 2 - scores.episodes)
+            returns, success = ([f"{value:.2f}" for value in values] for values in (scores.mean_returns, scores.success_rates))
+            actions = "deterministic" if scores.deterministic else "stochastic"
+            rows.append([f"{len(scores.returns)} {scores.split}", actions, *returns, *gap, *success, *gap])
+        return html_table(title, columns, rows, ["mean return and share of successes by episode of the trial"])
+
+    def to_pandas(self) -> DataFrame:
+        """The learning curve, one row for each evaluation, split and episode.
+
+        Columns: `iteration`, `environment_steps`, `gradient_updates`, `seconds`, `split`, `episode` (from 1), `return`, `success`; the last
+        two are means over the tasks. A run that was never evaluated while training has no rows.
+        """
+        from pandas import DataFrame  # half a second that only those who ask for it pay
+
+        columns = ["iteration", "environment_steps", "gradient_updates", "seconds", "split", "episode", "return", "success"]
+        rows = []
+        for point in self.curve:
+            at = (point.iteration, point.environment_steps, point.gradient_updates, point.seconds)
+            for split, scores in point.scores.items():
+                pairs = zip(scores.returns, scores.success, strict=True)
+                rows += [(*at, split, episode, reward, success) for episode, (reward, success) in enumerate(pairs, 1)]
+        return DataFrame(rows, columns=columns)
 
     def scores(self, split: str = "test", deterministic: bool = True) -> TrialScores:
         """The final scores of one split; raises `CardError` where there are none."""
