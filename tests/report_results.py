@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -90,7 +90,7 @@ def make_result(
     )
     result = Result(
         family=FamilyRecord(id=card.id, digest=card.digest, reference=reference),
-        agent=AgentRecord(name=agent, digest=preset_digest(agent, family, budget)),
+        agent=AgentRecord(name=agent, digest=preset_digest(agent, family, budget), track=track_of(agent)),
         budget=budget,  # pyright: ignore[reportArgumentType]
         seed=seed,
         iterations=60 if learns else 0,
@@ -113,6 +113,11 @@ def preset_digest(agent: str, family: str, budget: str) -> str:
     if not (ROOT / "agents" / f"{agent}.toml").exists():
         return "f" * 64
     return resolve_agent(load_agent(agent), family, budget).digest
+
+
+def track_of(agent: str) -> Literal["standard", "privileged"]:
+    """The track of a preset; standard for anything else."""
+    return (load_agent(agent).track if (ROOT / "agents" / f"{agent}.toml").exists() else None) or "standard"
 
 
 def _matrix(

@@ -387,10 +387,10 @@ def test_a_table_holds_one_family_and_one_budget_best_first(boards: Path) -> Non
         "DMRLAD/PointGoalSparse-v0, budget quick",
         "DMRLAD/PointGoalSparse-v0, budget full",
     ]
-    assert [row[0] for row in tables[1].rows] == ["oracle", "dmrlad", "random"]
-    assert "seeds differ: oracle: 0, 1; dmrlad: 0, 1, 2; random: 0, 1, 2" in tables[1].notes
+    assert [row[0] for row in tables[1].rows] == ["dmrlad", "random", "oracle (privileged)"]
+    assert "seeds differ: dmrlad: 0, 1, 2; random: 0, 1, 2; oracle: 0, 1" in tables[1].notes
     assert tables[0].rows[0][6] == "-"
-    assert [row[1] for row in tables[1].rows] == ["-", "1", "2"]  # two runs of oracle
+    assert [row[1] for row in tables[1].rows] == ["1", "2", "-"]  # two runs of oracle
     assert leaderboard_markdown(entries[::-1]) == leaderboard_markdown(entries)
 
 

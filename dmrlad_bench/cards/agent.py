@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import Field
 
-from dmrlad_bench.cards.agent_config import OWN_SECTIONS, AgentConfig, Algorithm
+from dmrlad_bench.cards.agent_config import OWN_SECTIONS, AgentConfig, Algorithm, Track
 from dmrlad_bench.cards.external import EXTERNAL, SCHEDULED_AS, applicable, card_content
 from dmrlad_bench.cards.reading import KEYS_SHOWN, CardError, CardModel, nearest, parse_toml, read_toml, register_folder, validate
 
@@ -30,6 +30,8 @@ class Sections(CardModel):
     schedule: dict[str, Any] = {}
     pearl: dict[str, Any] = {}
     recurrent: dict[str, Any] = {}
+    posterior: dict[str, Any] = {}
+    reward_model: dict[str, Any] = {}
 
     def given(self) -> dict[str, dict[str, Any]]:
         """The sections that were written."""
@@ -50,6 +52,7 @@ class AgentCard(Sections):
     extends: str | None = None
     algorithm: Algorithm | None = None
     import_path: str | None = None
+    track: Track | None = None
     task_observable: bool | None = None
     budget: dict[str, Sections] = {}
     family: dict[str, FamilySections] = {}
@@ -158,7 +161,7 @@ def _extend(content: dict[str, Any], card: AgentCard, families: tuple[str, ...],
         content.update(kept)
     if card.algorithm is not None and card.algorithm != content.get("algorithm"):
         content.pop("inference", None)  # another algorithm infers in its own way
-    for name in ("algorithm", "import_path", "task_observable"):
+    for name in ("algorithm", "import_path", "track", "task_observable"):
         if getattr(card, name) is not None:
             content[name] = getattr(card, name)
     _merge(content, card.given())

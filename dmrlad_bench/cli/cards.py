@@ -44,9 +44,10 @@ def agents(
     """List the agent presets, or show one's resolved configuration."""
     console = table_console()
     if name is None:
-        table = Table("name", "description")
+        table = Table("name", "track", "description")
         for entry in agent_names():
-            table.add_row(entry, load_agent(entry).description.strip())
+            config = resolve_agent(card := load_agent(entry), load_family(env).name, budget)
+            table.add_row(entry, config.track, card.description.strip())
         console.print(table)
         return
     import tomli_w

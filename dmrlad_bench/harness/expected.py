@@ -12,7 +12,7 @@ from dmrlad_bench.agents.external import load_class
 from dmrlad_bench.cards import AgentConfig, FamilyCard
 from dmrlad_bench.harness.run import Run, RunConfig
 
-SCORED_ONLY = ("random", "scripted")  # algorithms that do not learn
+SCORED_ONLY = ("random", "still", "scripted")  # algorithms that do not learn
 
 
 class Collected(NamedTuple):

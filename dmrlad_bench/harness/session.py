@@ -93,7 +93,8 @@ class Session:
         self.learns = hasattr(self.agent, "learn")
         self.saves = hasattr(self.agent, "state_dict") or not self.learns
         self.iterations = self.schedule.iterations if self.learns else 0
-        self.environments = Environments(self.family, getattr(self.agent, "task_observable", False), threads.simulation)
+        shown = getattr(self.agent, "task_observable", False)
+        self.environments = Environments(self.family, shown, threads.simulation, config.agent.shown_while_training)
         self.threads, self._slowed = threads, Slowed()
         self._notices: list[str] = []  # what a user may want to know, beside what the agent says
         seeds = config.seeds()
@@ -255,7 +256,7 @@ class Session:
         reference = finals[0].reference
         result = Result(
             family=FamilyRecord(id=family.id, digest=family.digest, reference=reference),
-            agent=AgentRecord(name=config.agent.name, digest=config.agent.digest),
+            agent=AgentRecord(name=config.agent.name, digest=config.agent.digest, track=config.agent.track),
             budget=config.budget,
             seed=config.seed,
             iterations=self.iterations,

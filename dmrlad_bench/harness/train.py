@@ -15,6 +15,7 @@ from dmrlad_bench.envs.metaworld_workers import SimulatorEnded
 from dmrlad_bench.harness.agent import print_notice
 from dmrlad_bench.harness.checkpoint import checkpoint_iterations, remove_leftovers, remove_replay
 from dmrlad_bench.harness.errors import Interrupted, RunFailed
+from dmrlad_bench.harness.expected import SCORED_ONLY
 from dmrlad_bench.harness.failures import ERROR_FILE, unexpected, written_traceback
 from dmrlad_bench.harness.machine import torch_settings
 from dmrlad_bench.harness.run import Run, RunConfig, check_folder, locked, settle
@@ -88,7 +89,7 @@ def _to_be_remade(config: RunConfig, run: Run) -> bool:
         return False
     except ValueError:
         found = checkpoint_iterations(run.folder)
-    iterations = 0 if config.agent.algorithm in ("random", "scripted") else config.agent.schedule.iterations
+    iterations = 0 if config.agent.algorithm in SCORED_ONLY else config.agent.schedule.iterations
     if not found or found[0] < iterations:
         return False
     print_notice(f"{run.folder / RESULT_FILE}: truncated or not JSON; it is made again from checkpoint {found[0]}")

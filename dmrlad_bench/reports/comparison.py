@@ -87,15 +87,19 @@ class Comparison:
         )
 
     def ranks(self, family: str) -> dict[str, int | None]:
-        """Rank of each agent on a family by its returns in episode K; agents that no interval parts share one.
+        """Rank of each agent in its track on a family by its returns in episode K; agents that no interval parts share one.
 
         None for an agent with fewer than three runs, and for all where agents were scored on other tasks.
         """
         groups = self.of_family(family)
         if len({group.returns.shape[1] for group in groups}) > 1:
             return dict.fromkeys((group.label for group in groups), None)
-        found = shared_ranks([group.returns[:, :, -1] for group in groups], [group.seeds for group in groups], CONFIDENCE)
-        return {group.label: rank for group, rank in zip(groups, found, strict=True)}
+        ranks: dict[str, int | None] = {}
+        for track in dict.fromkeys(group.track for group in groups):
+            members = [group for group in groups if group.track == track]
+            found = shared_ranks([group.returns[:, :, -1] for group in members], [group.seeds for group in members], CONFIDENCE)
+            ranks |= {group.label: rank for group, rank in zip(members, found, strict=True)}
+        return ranks
 
     def difference(self, group: Group) -> Estimate | None:
         """By how much the group's return in episode K exceeds the baseline's; None where they cannot be compared."""

@@ -44,6 +44,17 @@ class ReportTable:
     notes: tuple[str, ...] = ()
 
 
+def agent_label(name: str, track: str) -> str:
+    """An agent's name as tables show it: one of the privileged track is marked."""
+    return name if track == "standard" else f"{name} ({track})"
+
+
+def tracks_note(tracks: Iterable[str]) -> list[str]:
+    """The line below a table that holds privileged agents; none where it does not."""
+    note = "privileged: while scored, shown the task, or handed reward function or task list; ranked apart from the standard track"
+    return [note] if "privileged" in tracks else []
+
+
 def check_format(name: str) -> None:
     """Raises `CardError` for a form of table that there is none of."""
     if name not in FORMATS:

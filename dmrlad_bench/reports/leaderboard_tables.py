@@ -12,6 +12,7 @@ from dmrlad_bench.protocol import EPISODES
 from dmrlad_bench.reports.estimates import CONFIDENCE
 from dmrlad_bench.reports.formats import (
     ReportTable,
+    agent_label,
     check_format,
     csv_text,
     estimate_text,
@@ -20,6 +21,7 @@ from dmrlad_bench.reports.formats import (
     markdown,
     plain,
     seeds_note,
+    tracks_note,
 )
 from dmrlad_bench.reports.leaderboard import Entry
 from dmrlad_bench.reports.run_statistics import shared_ranks
@@ -50,6 +52,8 @@ Scores are those of held-out test tasks under deterministic actions; where no ep
 1 at `oracle`'s. Brackets hold 95 % intervals over runs, for all tasks of a run come from one trained agent; where there are fewer than
 three runs there is none, and parentheses hold the runs' values. Agents are ordered by the return in the last episode. An agent's rank is
 one more than the number of agents that are better by an interval of the difference; agents that it does not part share a rank.
+Privileged agents, which while scored are shown the task or handed reward function or task list, stand below the others and are ranked
+among themselves.
 A table holds one budget only.
 """
 EMPTY = "There are no entries yet.\n"
@@ -78,7 +82,11 @@ def _boards(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
     keys = sorted({(entry.family.id, BUDGETS.index(entry.budget)) for entry in entries})
     for family, budget in keys:
         board = [entry for entry in entries if (entry.family.id, entry.budget) == (family, BUDGETS[budget])]
-        yield sorted(board, key=lambda entry: (-_headline(entry), entry.agent.name))
+        yield sorted(board, key=lambda entry: (_track(entry) != "standard", -_headline(entry), entry.agent.name))
+
+
+def _track(entry: Entry) -> str:
+    return entry.runs[0].agent.track
 
 
 def _headline(entry: Entry) -> float:
@@ -88,7 +96,14 @@ def _headline(entry: Entry) -> float:
 
 
 def board_ranks(board: Sequence[Entry]) -> list[int | None]:
-    """The rank of each entry of one family and budget; None for fewer than three runs."""
+    """The rank of each entry of one family and budget among those of its track; None for fewer than three runs."""
+    ranks: list[int | None] = []
+    for track in dict.fromkeys(map(_track, board)):  # a board holds one track after the other
+        ranks += _ranks([entry for entry in board if _track(entry) == track])
+    return ranks
+
+
+def _ranks(board: Sequence[Entry]) -> list[int | None]:
     found = [(entry.seeds, last.returns.values) for entry in board if (last := entry.aggregate("test", True, EPISODES)) is not None]
     if len(found) < len(board):
         return [None] * len(board)
@@ -101,6 +116,7 @@ def _table(board: Sequence[Entry]) -> ReportTable:
     for entry in board:
         if change := changed_since(entry):
             notes.append(f"{entry.agent.name}: {change}")
+    notes += tracks_note(map(_track, board))
     notes += few_runs_note(entry.agent.name for entry in board if len(entry.seeds) < FEWEST_RUNS)
     if len({entry.seeds for entry in board}) > 1:
         notes.append(seeds_note((entry.agent.name, entry.seeds) for entry in board))
@@ -113,7 +129,7 @@ def _row(entry: Entry, rank: int | None) -> tuple[str, ...]:
     last = entry.aggregate("test", True, EPISODES)
     normalised = None if last is None else last.normalised
     return (
-        entry.agent.name,
+        agent_label(entry.agent.name, _track(entry)),
         NOTHING if rank is None else str(rank),
         str(len(entry.seeds)),
         _returns(entry, "test", 1),
@@ -148,7 +164,8 @@ def leaderboard_records(entries: Sequence[Entry]) -> Iterator[dict[str, Any]]:
     """Every aggregate of every entry, a record each."""
     for board in _boards(entries):
         for entry, rank in zip(board, board_ranks(board), strict=True):
-            names = {"family": entry.family.id, "agent": entry.agent.name, "budget": entry.budget, "card": changed_since(entry) or ""}
+            names = {"family": entry.family.id, "agent": entry.agent.name, "budget": entry.budget, "track": _track(entry)}
+            names["card"] = changed_since(entry) or ""
             for aggregate in entry.aggregates:
                 actions = "deterministic" if aggregate.deterministic else "stochastic"
                 place = {"split": aggregate.split, "actions": actions, "episode": aggregate.episode}

@@ -84,6 +84,11 @@ class Group:
         return tuple(run.result.seed for run in self.runs)
 
     @property
+    def track(self) -> str:
+        """`standard` or `privileged`."""
+        return self.runs[0].result.agent.track
+
+    @property
     def budget(self) -> str:
         """The runs' budget."""
         return self.runs[0].result.budget
@@ -136,6 +141,7 @@ def fields_of(view: View) -> tuple[Field, ...]:
         Field("family digest", lambda run: run.result.family.digest, family, lambda value: f"family {value[:SHOWN_DIGITS]}"),
         Field("reference scores", lambda run: reference_of(run.result), family, lambda value: f"reference {value}"),
         Field(f"{view.split} tasks", lambda run: tuple(view.scores(run).task_index.tolist()), family, lambda value: f"{len(value)} tasks"),
+        Field("track", lambda run: run.result.agent.track, configured),
         Field("agent digest", lambda run: run.result.agent.digest, configured, lambda value: f"agent {value[:SHOWN_DIGITS]}"),
     )
 
