@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dmrlad_bench.cards import CardError, load_family, register_folder
+from dmrlad_bench.cli.options import complete_families
 from dmrlad_bench.cli.output import fail, table_console, write_text
 
 if TYPE_CHECKING:
     from dmrlad_bench.reports.formats import ReportTable
+    from dmrlad_bench.reports.leaderboard import Entry
 
 Runs = Annotated[
     list[Path],
@@ -76,7 +78,9 @@ def plot(
 
 def submit(
     runs: Runs,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Leaderboards folder.")] = Path("leaderboards"),
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Leaderboards folder. [default: the checkout's]", show_default=False)
+    ] = None,
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="What to call an agent that is no published preset.", show_default=False)
     ] = None,
@@ -84,6 +88,8 @@ def submit(
 ) -> None:
     """Make a leaderboard entry of all seeds of an agent on a family with a budget; several of them make several entries."""
     from dmrlad_bench.cards.writing import refuse_link, write_atomic
+
+    out = _published_in() if out is None else out
     from dmrlad_bench.reports.publishing import make_entries
     from dmrlad_bench.reports.reading import read_runs
 
@@ -103,6 +109,10 @@ def submit(
 
 
 def leaderboard(
+    families: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FAMILY]...", help="Families to print, all unless given.", autocompletion=complete_families),
+    ] = None,
     form: Format = "table",
     check: Annotated[
         bool, typer.Option("--check", help="Recompute every number from the runs, and say what is wrong: exit code 2.")
@@ -135,7 +145,7 @@ def leaderboard(
     if check:
         _check(folder)
     if not (recompute or markdown or check):
-        entries = read_entries(folder)
+        entries = _of_families(read_entries(folder), families or [])
         if form == "table" and entries:
             _show(leaderboard_tables(entries))
         else:
@@ -164,6 +174,20 @@ def reference(
     for path, text in texts.items():
         write_atomic(path, text.encode())
         print(f"written: {path}")
+
+
+def _published_in() -> Path:
+    """The leaderboards of the checkout that the package is installed from; raises `CardError` where it is none."""
+    folder = register_folder("leaderboards")
+    if folder.parent.name == "_registers":
+        raise CardError("submit: this package is not a checkout, whose leaderboards/ entries go to; name a folder with --out DIR")
+    return folder
+
+
+def _of_families(entries: Sequence[Entry], families: Sequence[str]) -> list[Entry]:
+    """The entries of these families, by id or bare name; all where none is named. Raises `CardError` for an unknown one."""
+    wanted = {load_family(name).id for name in families}
+    return [entry for entry in entries if not wanted or entry.family.id in wanted]
 
 
 def _check(folder: Path) -> None:
