@@ -1,4 +1,4 @@
-"""Agents that draw the task from a posterior: by hand, by elimination, by a learnt reward model; and that they train as the oracle."""
+"""Agents that draw the task from a posterior: the posterior by hand, elimination, the learnt reward model; and those that know nothing."""
 
 from __future__ import annotations
 

@@ -176,14 +176,13 @@ def test_a_standard_agent_that_asks_for_the_reward_function_while_scored_fails_i
     also = ASKING[way]
     if way != "in-fork":  # it may ask while it collects training data, which it observes as well
         also = also.replace("self.judged", "if not self.training:\n            self.judged")
-        also += "\n    training = False\n    def begin_trial(self, num_envs):\n"
-        also += "        self.training = False\n        super().begin_trial(num_envs)\n"
+        also += "\n    training = False\n    def begin_trial(self, num_envs):\n        self.training = False\n"
+        also += "        super().begin_trial(num_envs)\n"
         also += "    def begin_training_trial(self, num_envs, iteration):\n        super().begin_training_trial(num_envs, iteration)\n"
         also += "        self.training = True\n"
     name = classes(f"asking_{way.replace('-', '_')}", content_of(also=also))
-    with pytest.raises(
-        RunFailed, match=rf"agent '{name}:Scored': \w+: PrivilegeMissing: problem\.success is not there .*{name}\.py"
-    ) as caught:
+    expected = rf"agent '{name}:Scored': \w+: PrivilegeMissing: problem\.success is not there .*{name}\.py"
+    with pytest.raises(RunFailed, match=expected) as caught:
         dmrlad_bench.train(f"{name}:Scored", out=tmp_path / "runs", overrides=("schedule.iterations=1",), **OPTIONS)
     assert "\n" not in str(caught.value) and "declares track = 'privileged'" in str(caught.value)
 
