@@ -40,6 +40,7 @@ class AgentCard(CardModel):
     budget: dict[str, dict[str, Any]] = {}
     family: dict[str, dict[str, Any]] = {}
     like: dict[str, str] = Field(default={}, description="family -> the family whose sections it has, too")
+    search: dict[str, dict[str, Any]] = Field(default={}, description="what is tuned, see `cards.search`; decides no result")
     path: Path = Field(exclude=True)
 
 
@@ -88,7 +89,7 @@ def resolve_agent(card: AgentCard, family: str, budget: str, overrides: tuple[st
         CardError: unknown budget or key, ill-typed value, or a card that extends itself.
     """
     _known_budget(budget, "budget")
-    chain = _chain(card)
+    chain = extended_chain(card)
     families = _families(chain, family)
     content: dict[str, Any] = {}
     for link in chain:
@@ -105,7 +106,7 @@ def resolve_agent(card: AgentCard, family: str, budget: str, overrides: tuple[st
     return config
 
 
-def _chain(card: AgentCard) -> list[AgentCard]:
+def extended_chain(card: AgentCard) -> list[AgentCard]:
     """The card, behind the one that it extends, and so on down to the first."""
     chain = [card]
     while (name := _extended_by(chain[0])) is not None:
