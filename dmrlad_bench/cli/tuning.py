@@ -31,9 +31,7 @@ def tune(
         typer.Option(metavar="DIR", help="Folder of the study. [default: tuning/<family>/<agent>--<budget>]", show_default=False),
     ] = None,
     jobs: Annotated[int, typer.Option(parser=whole_number, metavar="N", help="Trials at a time, each in a process of its own.")] = 1,
-    threads: Annotated[
-        int, typer.Option(parser=whole_number, metavar="N", help="Threads of torch and of the simulation, of each run.")
-    ] = 1,
+    threads: Annotated[int, typer.Option(parser=whole_number, metavar="N", help="Threads of torch and of the simulation of a run.")] = 1,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")] = "auto",
     plot_file: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw the study: .png, .pdf or .svg.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress, only what came out.")] = False,

@@ -12,7 +12,7 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from dmrlad_bench.reports.tuning_tables import TrialRecord, best_trial
 
@@ -67,6 +67,9 @@ def _slice(axis: Axes, trials: Sequence[TrialRecord], key: str, logarithmic: boo
         _points(axis, own, lambda trial: trial.values[key])
         if logarithmic:
             axis.set_xscale("log")
+            axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.xaxis.set_major_formatter("{x:g}")
+            axis.xaxis.set_minor_locator(NullLocator())
     else:
         _points(axis, own, lambda trial: names.index(json.dumps(trial.values[key])))
         axis.set_xticks(range(len(names)), names)
