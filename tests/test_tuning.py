@@ -194,7 +194,7 @@ def test_cards_inherit_and_take_out(tmp_path: Path) -> None:
     keys = [one.key for one in search_space(load_agent(card(tmp_path, own)), "PointGoal", "smoke")]
     assert "actor_critic.hidden" in keys and "actor_critic.discount" not in keys and len(keys) == KEYS
     unread = "relabel.temperature = { low = 1.0, high = 2.0 }"
-    with pytest.raises(CardError, match="the agent does not read it, for relabel.kind is 'none'"):
+    with pytest.raises(CardError, match=r"the agent does not read it, for relabel\.kind is 'none'"):
         search_space(load_agent(card(tmp_path, unread, "cemrl")), "PointGoal", "smoke")
 
 
