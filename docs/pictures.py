@@ -26,7 +26,7 @@ def write_all(folder: Path) -> None:
     """One picture of each body at a task, with the marker that shows the task."""
     folder.mkdir(exist_ok=True)
     for body, (family, task, steps) in SHOWN.items():
-        env = DMRLADEnv(family, task=task, render_mode="rgb_array")
+        env = DMRLADEnv(family, task=task, render_mode="rgb_array", height=360)
         env.reset(seed=0)
         for _ in range(steps):
             env.step(np.full(env.action_space.shape, 0.3))

@@ -75,13 +75,17 @@ class Reference:
     def critic(self, which: str, parameters: list[Tensor], twin: int, state: Tensor, action: Tensor, tau: Tensor | None) -> Tensor:
         own = {name[2:]: value for name, value in zip(self.names[which], parameters, strict=True) if name.startswith(f"{twin}.")}
         inputs = torch.cat([state, action], -1)
-        if tau is None:
-            for layer in (0, 2):
-                inputs = torch.relu(functional.linear(inputs, own[f"trunk.{layer}.weight"], own[f"trunk.{layer}.bias"]))
-            return functional.linear(inputs, own["trunk.4.weight"], own["trunk.4.bias"]).squeeze(-1)
 
         def normalised(values: Tensor, name: str) -> Tensor:
             return functional.layer_norm(values, values.shape[-1:], own[f"{name}.weight"], own[f"{name}.bias"])
+
+        if tau is None:
+            normed = self.config.critic_norm == "layer"
+            first, second, last = (0, 3, 6) if normed else (0, 2, 4)
+            for layer in (first, second):
+                inputs = functional.linear(inputs, own[f"trunk.{layer}.weight"], own[f"trunk.{layer}.bias"])
+                inputs = torch.relu(normalised(inputs, f"trunk.{layer + 1}") if normed else inputs)
+            return functional.linear(inputs, own[f"trunk.{last}.weight"], own[f"trunk.{last}.bias"]).squeeze(-1)
 
         base = torch.relu(normalised(functional.linear(inputs, own["base.0.weight"], own["base.0.bias"]), "base.1"))
         cosines = torch.cos(math.pi * tau.unsqueeze(-1) * torch.arange(1, self.config.cosines + 1))

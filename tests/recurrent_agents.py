@@ -137,7 +137,8 @@ class Reference:
                 entry = step - max(start, 0)
                 action, log_density = squashed(learner.actor.policy, actor[step][1], ahead_noise[at, entry])
                 ahead = torch.stack([head(target[step][1], action) for head in learner.target_critic.heads]).min()
-                going_on = 0.0 if trials.terminated[row, step] else config.discount
+                inside = self.bootstrap == "trial" and step + 1 < trials.length[row]  # the trial goes on with its next episode
+                going_on = 0.0 if trials.terminated[row, step] and not inside else config.discount
                 goal = (float(trials.reward[row, step]) + going_on * (ahead - alpha * log_density)).detach()
                 lived = torch.as_tensor(trials.action[row, step], dtype=torch.float64)
                 critic_terms.append(sum(0.5 * (head(critic[step][0], lived) - goal) ** 2 for head in learner.critic.heads))

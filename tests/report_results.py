@@ -91,7 +91,7 @@ def make_result(
     result = Result(
         family=FamilyRecord(id=card.id, digest=card.digest, reference=reference),
         agent=AgentRecord(name=agent, digest=preset_digest(agent, family, budget)),
-        budget=budget,
+        budget=budget,  # pyright: ignore[reportArgumentType]
         seed=seed,
         iterations=60 if learns else 0,
         environment_steps=steps[-1],

@@ -45,7 +45,15 @@ def batch_of(seed: int = 0, size: int = 12) -> Batch:
     )
 
 
-@pytest.mark.parametrize("changes", [{"critic": "scalar"}, {"critic": "quantile"}, {"critic": "quantile", "fractions": "fixed"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"critic": "scalar"},
+        {"critic": "scalar", "critic_norm": "none"},
+        {"critic": "quantile"},
+        {"critic": "quantile", "fractions": "fixed"},
+    ],
+)
 def test_three_updates_equal_the_reference(changes: dict[str, Any]) -> None:
     learner = learner_of(initial_temperature=0.3, discount=0.9, polyak=0.3, target_entropy_factor=0.5, **changes)
     recording, reference, generator = Recording(learner), Reference(learner), generator_of(3)

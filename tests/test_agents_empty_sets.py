@@ -34,14 +34,14 @@ AGENTS: dict[str, Callable[[], AgentConfig]] = {
         exploration={"stored_share": 0.5, "test_episodes": 1, "test_interval": 2},
     ),
     "window": lambda: small_config(relabel={"context": "window", "copies": 9}),
-    "collected": lambda: small_config(inference={"classes": 3}, relabel={"normaliser": "collected"}),
+    "classes": lambda: small_config(inference={"classes": 3}, relabel={"normaliser_trials": 7}),
     "only crossed": lambda: small_config(relabel={"copies_by_gain": 1, "crossed_share": 1.0, "crossed_targets": 1.0}),
     "random": lambda: small_config(relabel={"kind": "random", "copies": 5}, exploration={"sampled_share": 1.0}),
     "none": lambda: small_config(relabel={"kind": "none"}, actor_critic={"critic": "scalar"}),
     "oracle": lambda: small_config(**SHOWN, relabel={"kind": "hindsight", "copies": 2, **BY_STEP}).model_copy(
         update={"task_observable": True}
     ),
-    "oracle, collected": lambda: small_config(**SHOWN, relabel={"kind": "hindsight", "normaliser": "collected"}).model_copy(
+    "oracle, copies": lambda: small_config(**SHOWN, relabel={"kind": "hindsight", "normaliser_trials": 7}).model_copy(
         update={"task_observable": True}
     ),
     "pearl": lambda: pearl_config(relabel={"kind": "none"}),

@@ -170,11 +170,10 @@ def scoring(critic: str, fractions: str = "iqn", **relabel: Any) -> tuple[Relabe
     return agent.relabeller, agent
 
 
-@pytest.mark.parametrize("normaliser", ["stored", "collected"])
 @pytest.mark.parametrize(("critic", "fractions"), [("quantile", "iqn"), ("quantile", "fixed"), ("quantile", "learned"), ("scalar", "iqn")])
-def test_scores_are_the_same_for_passes_of_any_size(monkeypatch: pytest.MonkeyPatch, critic: str, fractions: str, normaliser: str) -> None:
+def test_scores_are_the_same_for_passes_of_any_size(monkeypatch: pytest.MonkeyPatch, critic: str, fractions: str) -> None:
     """Randomness included: what is drawn does not depend on how much is computed at a time."""
-    relabeller, agent = scoring(critic, fractions, normaliser=normaliser)
+    relabeller, agent = scoring(critic, fractions)
     assert agent.inference is not None
     found = []
     for size in (1, 3000, 20_000, 2**30):

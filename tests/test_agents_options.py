@@ -67,6 +67,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "actor_critic.learning_rate": (1e-2, {}),
     "actor_critic.learning_rate_end": (1e-5, {"schedule.iterations": 2}),
     "actor_critic.batch_size": (8, {}),
+    "actor_critic.critic_norm": ("none", {}),
     "actor_critic.bootstrap_belief": ("next", {}),
     "actor_critic.belief_input": ("mean_and_deviation", {}),
     "relabel.kind": ("random", {}),
@@ -80,7 +81,6 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "relabel.copies_by_gain": (1, {}),
     "relabel.crossed_share": (0.5, {}),
     "relabel.crossed_targets": (0.5, {}),
-    "relabel.normaliser": ("collected", {}),
     "relabel.revisited": (3, {}),
     "exploration.initial": ("coloured", {}),
     "exploration.initial_iterations": (2, NOISE),
@@ -109,6 +109,7 @@ DRIVER_S = {
     "evaluation_tasks",
     "initial_tasks",
     "final_tasks",
+    "final_trials",
 }
 SECTIONS = {"inference": Inference, "actor_critic": ActorCritic, "relabel": Relabel, "exploration": Exploration, "schedule": Schedule}
 

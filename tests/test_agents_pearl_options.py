@@ -114,7 +114,7 @@ OTHERS = {
 def test_what_pearl_does_not_read_is_refused(key: str) -> None:
     value = {**OTHERS, "inference.window": "3", "inference.kind": '"mixture_vae"'}.get(key, "0.5")
     with pytest.raises(CardError, match=f"'pearl'.*{key.split('.')[0]}"):
-        resolve_agent(load_agent("pearl"), "PointGoal", "smoke", [f"{key}={value}"])
+        resolve_agent(load_agent("pearl-hfr"), "PointGoal", "smoke", [f"{key}={value}"])
 
 
 @pytest.mark.parametrize("agent", ["dmrlad", "oracle", "random"])

@@ -273,11 +273,11 @@ def test_copies_show_their_new_task_where_tasks_are_shown(shown: bool) -> None:
 
 
 @pytest.mark.parametrize("kind", ["hfr", "hindsight"])
-def test_log_z_over_collected_trials_leaves_copies_out(kind: str) -> None:
+def test_log_z_leaves_copies_out(kind: str) -> None:
     """Where one trial alone was collected, it is no better than usual under any task, whatever its copies are worth."""
     _, replay = one_trial_a_task()
     replay.data["copy"][torch.tensor([0, 1, 3])] = True
-    relabeller: Any = relabeller_of(kind=kind, normaliser="collected", temperature=2.0)
+    relabeller: Any = relabeller_of(kind=kind, temperature=2.0)
     slots = torch.arange(4)
     with torch.no_grad():
         if kind == "hfr":
@@ -287,6 +287,22 @@ def test_log_z_over_collected_trials_leaves_copies_out(kind: str) -> None:
     torch.testing.assert_close(scores[2], torch.zeros(4), atol=1e-5, rtol=0.0)
     assert (scores[[0, 1, 3]].abs() > 1e-3).any()
     assert set(replay.draw_originals(50, generator_of(1)).tolist()) == {2}
+
+
+@pytest.mark.parametrize("kind", ["hfr", "hindsight"])
+def test_log_z_of_a_task_is_that_of_the_trials_collected_in_it(kind: str) -> None:
+    """One trial was collected in each task, so it is no better than usual there, whatever is stored as copies."""
+    _, replay = one_trial_a_task()
+    slots, learner = torch.arange(4), StubLearner()
+    relabeller: Any = relabeller_of(kind=kind, temperature=2.0, copies=3)
+    relabeller.store_copies(slots, replay, inference_of(), learner, generator_of(0))
+    assert sorted(set(relabeller.collected_in_every_task(replay, 50, generator_of(1))[2].tolist())) == [2]
+    with torch.no_grad():
+        if kind == "hfr":
+            scores = relabeller.scores(slots, replay, inference_of(), learner, generator_of(0))
+        else:
+            scores = relabeller.return_scores(slots, replay, generator_of(0))
+    torch.testing.assert_close(scores.diagonal(), torch.zeros(4), atol=1e-5, rtol=0.0)
 
 
 def test_copies_by_gain_go_to_the_best_trial_of_tasks_in_proportion_to_its_gain() -> None:

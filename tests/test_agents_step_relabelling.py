@@ -75,8 +75,9 @@ def test_an_agent_learns_otherwise_and_the_same_again() -> None:
     for keys in (*({name: value} for name, value in every.items()), every):
         assert torch.equal(learnt(**keys), learnt(**keys))
         assert not torch.allclose(learnt(**keys), plain)
-    for kind in ("none", "random"):  # no hindsight: nothing of it
-        assert torch.equal(learnt(kind=kind, **every), learnt(kind=kind))
+    for kind in ("none", "random"):
+        with pytest.raises(ValueError, match=f"crossed_share needs hindsight: kind must be 'hindsight' or 'hfr', got '{kind}'"):
+            learnt(kind=kind, **every)
 
 
 @pytest.mark.parametrize("key", ["crossed_share", "crossed_targets"])
@@ -84,14 +85,20 @@ def test_families_and_agents_that_cannot_say_so(key: str) -> None:
     with pytest.raises(CardError, match=r"must be 0 where tasks change inside an episode"):
         agent_of(toy_problem(tasks_change=True), **{key: 0.5})
     for algorithm, section in (("pearl", "pearl"), ("rl2", "recurrent")):
-        content: dict[str, Any] = {"inference": {"kind": "none"}, "relabel": {"kind": "none", key: 0.5}, section: {}}
+        kind = "hfr" if algorithm == "pearl" else "none"
+        content: dict[str, Any] = {"inference": {"kind": "none"}, "relabel": {"kind": kind, key: 0.5}, section: {}}
         content |= {"actor_critic": {"critic": "scalar"}, "schedule": {"reconstruction_updates": 0}}
-        with pytest.raises(ValueError, match=rf"algorithm '{algorithm}' does not read relabel.{key}: it must be 0.0, got 0.5"):
+        reason = rf"algorithm 'pearl' does not read relabel.{key}: it must be 0.0, got 0.5" if kind == "hfr" else f"{key} needs hindsight"
+        with pytest.raises(ValueError, match=reason):
             AgentConfig(name="toy", algorithm=algorithm, description="", **content)  # pyright: ignore[reportArgumentType]
 
 
-def test_the_digest_counts_the_shares_where_they_count() -> None:
+def test_the_digest_counts_the_shares() -> None:
     shares = dict.fromkeys(STEP_KEYS, 0.25)
-    plain = {kind: small_config(relabel={"kind": kind}).digest for kind in ("none", "random", "hfr")}
-    asking = {kind: small_config(relabel={"kind": kind, **shares}).digest for kind in plain}
-    assert [kind for kind in plain if plain[kind] != asking[kind]] == ["hfr"]
+    assert small_config(relabel={"kind": "hfr"}).digest != small_config(relabel={"kind": "hfr", **shares}).digest
+
+
+@pytest.mark.parametrize("kind", ["none", "random", "hindsight"])
+def test_copies_by_gain_are_hfr_s(kind: str) -> None:
+    with pytest.raises(ValueError, match=f"copies_by_gain goes with kind 'hfr'; with '{kind}' it must be 0"):
+        small_config(relabel={"kind": kind, "copies": 3, "copies_by_gain": 2})

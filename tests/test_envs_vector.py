@@ -208,7 +208,10 @@ def test_bad_input_is_one_clear_line():
             "unknown autoreset_mode 'never'; accepted: NextStep, SameStep, Disabled",
         ),
         (lambda: DMRLADVectorEnv(2, POINT, split="holdout"), "unknown split 'holdout'; accepted: train, validation, test, ood"),
-        (lambda: DMRLADVectorEnv(2, POINT, render_mode="rgb_array"), "render_mode 'rgb_array' is not supported"),
+        (
+            lambda: DMRLADVectorEnv(2, POINT, render_mode="human"),
+            "render_mode 'human' is not supported side by side; accepted: None, rgb_array",
+        ),
         (lambda: env.reset(seed=[1, 2]), "seed must be an int or a list of 3"),
         (lambda: env.reset(options={"mask": 1}), r"unknown reset option 'mask'.*; accepted: task, reset_mask"),
         (lambda: env.reset(options={"reset_mask": np.zeros(3, bool)}), "reset_mask must be a bool array"),

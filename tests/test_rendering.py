@@ -44,7 +44,7 @@ def test_pictures_show_the_task(renderer_works, name):
     for task in (1, len(family(name).tasks("train")) - 1):
         env.reset(seed=0, options={"task": task})
         pictures.append(env.render())
-        assert pictures[-1].shape == (360, 480, 3) and pictures[-1].dtype == np.uint8 and pictures[-1].std() > 5
+        assert pictures[-1].shape == (480, 480, 3) and pictures[-1].dtype == np.uint8 and pictures[-1].std() > 5
     assert (pictures[0] != pictures[1]).any()
     env.step(np.ones(env.action_space.shape or ()))
     assert (env.render() != pictures[1]).any()

@@ -16,11 +16,10 @@ import pytest
 from report_results import REFERENCES, ROOT, make_result, use_references, with_returns, write_run
 
 from dmrlad_bench.cards import CardError
-from dmrlad_bench.harness import evaluate
+from dmrlad_bench.protocol import EPISODES
 from dmrlad_bench.reports.checking import check_leaderboards
 from dmrlad_bench.reports.comparison import compare
 from dmrlad_bench.reports.leaderboard import (
-    EPISODES,
     Entry,
     PublishedAgent,
     content_digest,
@@ -121,10 +120,6 @@ def test_fewer_than_three_runs_have_no_intervals(tmp_path: Path, seeds: tuple[in
     last = [run.scores().mean_returns[2] for run in entry.runs]
     assert f"| {np.mean(last):.2f}{f' ({last[0]:.2f}; {last[1]:.2f})' if len(seeds) == 2 else ''} |" in row
     assert "nan" not in leaderboard_text([entry], "csv")
-
-
-def test_the_protocol_is_the_harness_own() -> None:
-    assert EPISODES == evaluate.EPISODES
 
 
 # ---- what is refused ----------------------------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ class FractionProposal(nn.Module):
 class QuantileCritic(nn.Module):
     """A return distribution Z(s, a; tau).
 
-    A base MLP with LayerNorm on (s, a) is multiplied by an embedding of tau (cosines, linear, LayerNorm, sigmoid);
+    A base MLP with LayerNorm (`critic_norm`) on (s, a) is multiplied by an embedding of tau (cosines, linear, LayerNorm, sigmoid);
     a merged layer with LayerNorm follows, then one output for every tau.
 
     Without gradients, a large batch is answered in passes small enough for their activations to stay in the cache.
@@ -84,10 +84,11 @@ class QuantileCritic(nn.Module):
         *base, merged = config.hidden
         inputs = state_dim + action_dim
         width = base[-1] if base else inputs
-        self.base = MLP(inputs, base, None, generator, layer_norm=True)
+        normed = config.critic_norm == "layer"
+        self.base = MLP(inputs, base, None, generator, layer_norm=normed)
         self.embedding = Linear(config.cosines, width, generator)
-        self.embedding_norm = nn.LayerNorm(width, device=generator.device)
-        self.merged = MLP(width, (merged,), 1, generator, layer_norm=True)
+        self.embedding_norm = nn.LayerNorm(width, device=generator.device) if normed else nn.Identity()
+        self.merged = MLP(width, (merged,), 1, generator, layer_norm=normed)
         frequencies = math.pi * torch.arange(1, config.cosines + 1, device=generator.device, dtype=torch.float32)
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.widest = max(*config.hidden, config.cosines, inputs)
@@ -108,11 +109,11 @@ class QuantileCritic(nn.Module):
 
 
 class ScalarCritic(nn.Module):
-    """An action value Q(s, a)."""
+    """An action value Q(s, a): an MLP, with LayerNorm as the quantile critic has it."""
 
     def __init__(self, state_dim: int, action_dim: int, config: ActorCritic, generator: torch.Generator) -> None:
         super().__init__()
-        self.trunk = MLP(state_dim + action_dim, config.hidden, 1, generator)
+        self.trunk = MLP(state_dim + action_dim, config.hidden, 1, generator, layer_norm=config.critic_norm == "layer")
 
     def forward(self, state: Tensor, action: Tensor) -> Tensor:
         """`(batch, state_dim)`, `(batch, action_dim)` -> `(batch,)`."""

@@ -247,11 +247,9 @@ class Relabeller:
 
     def return_scores(self, slots: Tensor, replay: TrialReplay, generator: torch.Generator) -> Tensor:
         """As `scores`, with the trial's own return under psi in place of the utility: no beliefs, no critics; `(n, P)`."""
-        if self.config.normaliser == "stored":
-            stored = replay.data["reward"][self._members(replay, self.config.normaliser_trials, generator)].sum(-1)
-        else:
-            stored = self._returns(replay.draw_originals(self.config.normaliser_trials, generator), replay).T
-        return self._returns(slots, replay) / self.config.temperature - _log_mean_exp(stored / self.config.temperature, -1)
+        chosen = self.collected_in_every_task(replay, self.config.normaliser_trials, generator)
+        own = torch.stack([self._own_rewards(chunk, replay).sum(-1) for chunk in chosen.T])
+        return self._returns(slots, replay) / self.config.temperature - _log_mean_exp(own / self.config.temperature, 0)
 
     def _returns(self, slots: Tensor, replay: TrialReplay) -> Tensor:
         """Returns of the trials at `slots` under every task, `(n, P)`."""
@@ -268,21 +266,18 @@ class Relabeller:
 
     def starts(self, replay: TrialReplay, generator: torch.Generator) -> Tensor:
         """Start observations of every task, drawn from the trials stored under it, `(P, U, observation_dim)`."""
-        chosen = self._members(replay, self.config.utility_batch, generator)
+        chosen = self._members(replay, self.config.utility_batch, generator, among=torch.ones_like(replay.data["copy"][: replay.size]))
         return replay.data["observation"][chosen, 0]
 
     def log_normaliser(
         self, replay: TrialReplay, inference: Foresight, learner: SoftActorCritic, start: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """log Z_psi = log mean_m exp (U_psi(T_m) / temperature), `(P,)`, over trials stored under psi, or over collected ones."""
-        if self.config.normaliser == "collected":
-            chosen = replay.draw_originals(self.config.normaliser_trials, generator)
-            return _log_mean_exp(self.utilities(chosen, replay, inference, learner, start, generator) / self.temperature, 0)
-        chosen = self._members(replay, self.config.normaliser_trials, generator)
+        """log Z_psi = log mean_m exp (U_psi(T_m) / temperature), `(P,)`, over M trials T_m collected in psi, no copies."""
+        chosen = self.collected_in_every_task(replay, self.config.normaliser_trials, generator)
         values = []
         for chunk in chosen.T.split(self._sharing(replay, inference, learner)):
             flat = chunk.reshape(-1)
-            rewards = replay.data["reward"][flat].unsqueeze(1)
+            rewards = torch.cat([self._own_rewards(row, replay) for row in chunk]).unsqueeze(1)
             belief = self._beliefs(flat, rewards, replay, inference, learner)
             seen = belief.view(len(chunk), len(start), -1)
             values.append(utility(learner, seen, start, generator, self.config.utility_fractions))
@@ -292,15 +287,31 @@ class Relabeller:
         with_deviation = learner.config.belief_input == "mean_and_deviation"
         return hindsight_beliefs(inference, replay, slots, rewards, self.config.context, with_deviation)
 
-    def _members(self, replay: TrialReplay, count: int, generator: torch.Generator) -> Tensor:
-        """`(P, count)` slots of stored trials of every task, with replacement; of any task where one has none."""
-        owner = replay.data["task_index"][: replay.size]
-        order = torch.argsort(owner, stable=True)
+    def collected_in_every_task(self, replay: TrialReplay, count: int, generator: torch.Generator) -> Tensor:
+        """`(P, count)` slots of trials as they were collected in each task, no copies; of any task where one was not visited yet."""
+        originals = ~replay.data["copy"][: replay.size]
+        if not originals.any():  # a ring so small that copies pushed out what they were made of
+            originals = torch.ones_like(originals)
+        return self._members(replay, count, generator, among=originals)
+
+    def _own_rewards(self, slots: Tensor, replay: TrialReplay) -> Tensor:
+        """Rewards `(P, steps)` of one trial for each task, at `slots` `(P,)`, under that task; zero behind the end."""
+        data, task = replay.data, torch.arange(len(self.hindsight.tasks), device=slots.device)
+        in_force = self.hindsight.tasks.unsqueeze(1)
+        if "task_sequence" in data:
+            in_force = self.hindsight.tasks[self.hindsight.beginning_with(task, data["task_sequence"][slots], data["task_index"][slots])]
+        return self.hindsight.reward(data["outcome"][slots], in_force).float() * replay.lived(slots)
+
+    def _members(self, replay: TrialReplay, count: int, generator: torch.Generator, among: Tensor) -> Tensor:
+        """`(P, count)` slots of every task's trials `among` `(size,)` bool, with replacement; of any task's where one has none."""
+        places = among.nonzero().squeeze(-1)
+        owner = replay.data["task_index"][places]
+        order = places[torch.argsort(owner, stable=True)]
         amount = torch.bincount(owner, minlength=len(self.hindsight.tasks))
         first = amount.cumsum(0) - amount
         uniform = torch.rand((len(amount), count), generator=generator, device=owner.device)
         within = (uniform * amount.unsqueeze(-1)).long().clamp(max=(amount - 1).clamp(min=0).unsqueeze(-1).expand(-1, count))
-        anywhere = (uniform * replay.size).long().clamp(max=replay.size - 1)
+        anywhere = (uniform * len(places)).long().clamp(max=len(places) - 1)
         place = torch.where(amount.unsqueeze(-1) > 0, first.unsqueeze(-1) + within, anywhere)
         return order[place]
 

@@ -42,7 +42,8 @@ class Sequences:
         burned: `(batch,)` int64, how many entries of `burn_in` exist; the memory is blank before them.
         action: `(batch, length, action_dim)`.
         reward: `(batch, length)`.
-        terminated: `(batch, length)` float, 1 where bootstrapping stops.
+        terminated: `(batch, length)` float, 1 where bootstrapping stops: at a termination that ends the trial, for an episode that ends
+            inside of it is followed by the next; with `bootstrap = "episode"`, at every termination.
         valid: `(batch, length)` bool, False on padding.
         apart: `(batch, length)` bool, where the state that follows is not the sequence's next entry.
         beyond: `(rows, input_dim)`, what the memory sees after each of the `apart` steps, in their order.
@@ -85,6 +86,9 @@ def read_sequences(replay: TrialReplay, trial: Tensor, start: Tensor, length: in
     apart = step[:, 1:] >= lengths
     if config.bootstrap == "episode":
         apart = apart | (data["episode"][row, following] != data["episode"][row, here])
+    terminated = data["terminated"][row, here]
+    if config.bootstrap == "trial":
+        terminated = terminated & (step[:, 1:] >= lengths)
     apart = apart & valid
     owner, last = trial.unsqueeze(-1).expand_as(here)[apart], here[apart]
     going_on = torch.zeros_like(owner, dtype=torch.bool)
@@ -96,7 +100,7 @@ def read_sequences(replay: TrialReplay, trial: Tensor, start: Tensor, length: in
         burned=(begin - first).squeeze(-1),
         action=data["action"][row, here],
         reward=data["reward"][row, here],
-        terminated=data["terminated"][row, here].float(),
+        terminated=terminated.float(),
         valid=valid,
         apart=apart,
         beyond=step_inputs(replay.statistics, *beyond, over=going_on, lived=~going_on),

@@ -7,7 +7,6 @@ family to comes just before the family's own sections, in the card and in those 
 
 from __future__ import annotations
 
-import tomllib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,34 @@ from pydantic import Field
 
 from dmrlad_bench.cards.agent_config import OWN_SECTIONS, AgentConfig, Algorithm
 from dmrlad_bench.cards.external import EXTERNAL, SCHEDULED_AS, applicable, card_content
-from dmrlad_bench.cards.reading import CardError, CardModel, nearest, read_toml, register_folder, validate
+from dmrlad_bench.cards.reading import KEYS_SHOWN, CardError, CardModel, nearest, parse_toml, read_toml, register_folder, validate
 
 BUDGETS = ("smoke", "quick", "standard", "full")
 
 
-class AgentCard(CardModel):
+class Sections(CardModel):
+    """What a card says for a budget, or for a family: sections of keys, which the resolved configuration validates."""
+
+    inference: dict[str, Any] = {}
+    actor_critic: dict[str, Any] = {}
+    relabel: dict[str, Any] = {}
+    exploration: dict[str, Any] = {}
+    schedule: dict[str, Any] = {}
+    pearl: dict[str, Any] = {}
+    recurrent: dict[str, Any] = {}
+
+    def given(self) -> dict[str, dict[str, Any]]:
+        """The sections that were written."""
+        return {name: dict(getattr(self, name)) for name in Sections.model_fields if name in self.model_fields_set}
+
+
+class FamilySections(Sections):
+    """What a card says for a family, and for a family with a budget."""
+
+    budget: dict[str, Sections] = {}
+
+
+class AgentCard(Sections):
     """An agent card as written, before a family and a budget are chosen."""
 
     name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
@@ -30,15 +51,8 @@ class AgentCard(CardModel):
     algorithm: Algorithm | None = None
     import_path: str | None = None
     task_observable: bool | None = None
-    inference: dict[str, Any] = {}
-    actor_critic: dict[str, Any] = {}
-    relabel: dict[str, Any] = {}
-    exploration: dict[str, Any] = {}
-    schedule: dict[str, Any] = {}
-    pearl: dict[str, Any] = {}
-    recurrent: dict[str, Any] = {}
-    budget: dict[str, dict[str, Any]] = {}
-    family: dict[str, dict[str, Any]] = {}
+    budget: dict[str, Sections] = {}
+    family: dict[str, FamilySections] = {}
     like: dict[str, str] = Field(default={}, description="family -> the family whose sections it has, too")
     search: dict[str, dict[str, Any]] = Field(default={}, description="what is tuned, see `cards.search`; decides no result")
     path: Path = Field(exclude=True)
@@ -74,6 +88,9 @@ def load_agent(name: str | Path) -> AgentCard:
     card = validate(AgentCard, {**content, "path": path}, str(path))
     for budget in card.budget:
         _known_budget(budget, f"{path}: key 'budget.{budget}'")
+    for family, specific in card.family.items():
+        for budget in specific.budget:
+            _known_budget(budget, f"{path}: key 'family.{family}.budget.{budget}'")
     return card
 
 
@@ -145,16 +162,13 @@ def _extend(content: dict[str, Any], card: AgentCard, families: tuple[str, ...],
     for name in ("algorithm", "import_path", "task_observable"):
         if getattr(card, name) is not None:
             content[name] = getattr(card, name)
-    sections = ("inference", "actor_critic", "relabel", "exploration", "schedule", *OWN_SECTIONS.values())
-    _merge(content, {name: dict(getattr(card, name)) for name in sections if getattr(card, name)})
-    _merge(content, card.budget.get(budget, {}))
-    for family in families:
-        specific = dict(card.family.get(family, {}))
-        budgets = specific.pop("budget", {})
-        for name in budgets:
-            _known_budget(name, f"{card.path}: key 'family.{family}.budget.{name}'")
-        _merge(content, specific)
-        _merge(content, budgets.get(budget, {}))
+    _merge(content, card.given())
+    if budget in card.budget:
+        _merge(content, card.budget[budget].given())
+    for specific in (card.family[family] for family in families if family in card.family):
+        _merge(content, specific.given())
+        if budget in specific.budget:
+            _merge(content, specific.budget[budget].given())
 
 
 def _merge(content: dict[str, Any], layer: dict[str, Any]) -> None:
@@ -172,10 +186,12 @@ def _apply(content: dict[str, Any], override: str) -> None:
     if not separator:
         raise CardError(f"--set {override!r}: expected key=value, as schedule.iterations=20")
     if key not in known:
-        raise CardError(f"--set: unknown key {key!r}{nearest(key, known)}; accepted: {', '.join(known)}")
+        raise CardError(f"--set: unknown key {key!r}{nearest(key, known)}; {KEYS_SHOWN}")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = parse_toml(f"value = {text}", f"--set {key}")["value"]
+    except CardError as error:
+        if "nested" in str(error) or "digits" in str(error):
+            raise
         value = text
     section, name = key.split(".")
     content[section][name] = value

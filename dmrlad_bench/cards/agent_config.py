@@ -122,6 +122,4 @@ class AgentConfig(CardModel):
     def digest(self) -> str:
         """SHA-256 of the resolved configuration, without its prose and without later keys that it does not use."""
         left_out = unused(self, LATER_KEYS)
-        if not self.relabel.judges_steps:
-            left_out["relabel"] = left_out.get("relabel", {}) | dict.fromkeys(STEP_KEYS, True)
         return digest(self, exclude={"description": True} | left_out)

@@ -60,6 +60,7 @@ class ActorCritic(CardModel):
     """Soft actor-critic (arXiv 1812.05905) with scalar or quantile critics (DSAC, arXiv 2004.14547)."""
 
     critic: Literal["scalar", "quantile"] = "quantile"
+    critic_norm: Literal["layer", "none"] = Field(default="layer", description="LayerNorm in the critics, of either kind")
     hidden: Widths = (300, 300, 300)
     fractions: Literal["iqn", "fixed", "learned"] = "iqn"
     fraction_count: int = Field(default=16, ge=1, le=10_000)
@@ -158,11 +159,7 @@ class Relabel(CardModel):
         le=1_000,
         description="fractions of the Gauss-Legendre rule by which utilities average quantile critics; none = the critics' own draws",
     )
-    normaliser_trials: int = Field(default=20, ge=1, le=1_000_000, description="M, trials that log Z of a task is estimated from")
-    normaliser: Literal["stored", "collected"] = Field(
-        default="stored",
-        description="whose utilities log Z of a task averages: of trials stored under it, or of any as they were collected",
-    )
+    normaliser_trials: int = Field(default=20, ge=1, le=1_000_000, description="M, trials collected in a task, for its log Z")
     copies: int = Field(default=1, ge=1, le=10_000, description="relabelled copies of every collected trial")
     copies_by_gain: int = Field(
         default=0,
@@ -194,6 +191,10 @@ class Relabel(CardModel):
     def _by_gain_is_a_part(self) -> Relabel:
         if self.copies_by_gain > self.copies:
             raise ValueError("copies_by_gain counts some of the copies: it must not exceed them")
+        if self.copies_by_gain and self.kind != "hfr":
+            raise ValueError(f"copies_by_gain goes with kind 'hfr'; with {self.kind!r} it must be 0")
+        if not self.judges_steps and (asked := [key for key in STEP_KEYS if getattr(self, key) > 0]):
+            raise ValueError(f"{asked[0]} needs hindsight: kind must be 'hindsight' or 'hfr', got {self.kind!r}")
         return self
 
 

@@ -20,7 +20,10 @@ LATER_KEYS: dict[str, tuple[str, ...]] = {
     "reward": ("alive_bonus", "contact_cost", "error_weight"),
     "tasks": ("same_tasks",),
 }
-Task = tuple[float, ...]
+LARGEST = 1e6  # of any number on a card: float32 and a simulator still compute with it
+Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
+Weight = Annotated[float, Field(ge=0, le=LARGEST)]
+Task = tuple[Number, ...]
 
 
 Quantity = Literal["velocity", "direction", "position", "flip", "jump"]
@@ -32,9 +35,9 @@ class Variant(CardModel):
     name: str = Field(pattern=r"^[a-z_]+$")
     base_class: int = Field(ge=0, description="label of the base class, which `inference.class_labels` learns from")
     quantity: Quantity
-    low: float
-    high: float
-    radius: float | None = Field(default=None, description="in place of the reward's radius")
+    low: Number
+    high: Number
+    radius: Number | None = Field(default=None, description="in place of the reward's radius")
     relative: bool = Field(default=False, description="err is divided by |value|")
 
 
@@ -46,13 +49,13 @@ class Goal(CardModel):
     """
 
     kind: Literal["velocity", "position", "direction", "planar_goal", "multi_task", "hand_goal", "object_goal", "meta_world", "physics"]
-    low: float
-    high: float
-    radius: float | None = Field(default=None, gt=0, description="planar goals: distance of the goals from the origin, m")
+    low: Number
+    high: Number
+    radius: float | None = Field(default=None, gt=0, le=LARGEST, description="planar goals: distance of the goals from the origin, m")
     region: Literal["circle", "disc"] = Field(default="circle", description="planar goals: on the circle of `radius`, or anywhere in it")
     norm: Literal["l2", "l1"] = Field(default="l2", description="planar goals: Euclidean distance, or the sum over both axes")
     variants: tuple[Variant, ...] = Field(default=(), description="multi-task families: the kinds of tasks")
-    box: tuple[tuple[float, float], ...] = Field(default=(), description="goals in space: lowest and highest x, y and z, m")
+    box: tuple[tuple[Number, Number], ...] = Field(default=(), description="goals in space: lowest and highest x, y and z, m")
     scaled: tuple[Literal["mass", "inertia", "friction", "damping"], ...] = Field(default=(), description="physics: what tasks multiply")
 
 
@@ -60,14 +63,19 @@ class Reward(CardModel):
     """Reward terms; `err` is the distance between what was done and what was asked."""
 
     kind: Literal["sparse", "dense"]
-    radius: float = Field(description="the sparse reward's and the success rule's radius; positive but for directions")
-    inside: float = Field(description="sparse: reward inside the radius is `inside - err`")
-    outside: float = Field(description="sparse: reward outside the radius, the same number for every task")
-    sparse_control_cost: float = Field(default=0.0, ge=0, description="weight of sum(action^2) in the sparse reward")
-    dense_control_cost: float = Field(default=0.0, ge=0, description="weight of sum(action^2) in the dense reward")
-    alive_bonus: float = Field(default=0.0, ge=0, description="added at every step, in both forms")
-    contact_cost: float = Field(default=0.0, ge=0, description="weight of sum(clip(contact forces, -1, 1)^2), in both forms")
-    error_weight: float = Field(default=1.0, ge=0, description="sparse: reward inside the radius is `inside - error_weight * err`")
+    radius: Number = Field(description="the sparse reward's and the success rule's radius; positive but for directions")
+    inside: Number = Field(description="sparse: reward inside the radius is `inside - err`")
+    outside: Number = Field(description="sparse: reward outside the radius, the same number for every task")
+    sparse_control_cost: Weight = Field(default=0.0, description="weight of sum(action^2) in the sparse reward")
+    dense_control_cost: Weight = Field(default=0.0, description="weight of sum(action^2) in the dense reward")
+    alive_bonus: Weight = Field(default=0.0, description="added at every step, in both forms")
+    contact_cost: Weight = Field(default=0.0, description="weight of sum(clip(contact forces, -1, 1)^2), in both forms")
+    error_weight: Weight = Field(default=1.0, description="sparse: reward inside the radius is `inside - error_weight * err`")
+
+
+def as_learners_see(task: Task) -> tuple[float, ...]:
+    """A task to six digits: closer than that, float32 and any reward's radius take two tasks for one."""
+    return tuple(round(float(f"{entry:.6g}"), 7) + 0.0 for entry in task)
 
 
 class Tasks(CardModel):
@@ -83,12 +91,15 @@ class Tasks(CardModel):
 
     @model_validator(mode="after")
     def _disjoint(self) -> Tasks:
-        seen: dict[Task, str] = {}
+        seen: dict[tuple[float, ...], str] = {}
         for split in SPLITS:
             for task in getattr(self, split):
-                if task in seen and not self.same_tasks:
-                    raise ValueError(f"task {list(task)} of {split!r} is also in {seen[task]!r}; splits must be disjoint, tasks distinct")
-                seen[task] = split
+                rounded = as_learners_see(task)
+                if rounded in seen and not self.same_tasks:
+                    raise ValueError(
+                        f"task {list(task)} of {split!r} is also in {seen[rounded]!r}; splits must be disjoint, tasks distinct"
+                    )
+                seen[rounded] = split
         if len({len(task) for task in seen}) > 1:
             raise ValueError("all tasks must have the same number of entries")
         return self
@@ -98,8 +109,11 @@ class Changes(CardModel):
     """When the task changes inside an episode: after `every` to `every + spread` m or steps, uniformly drawn each time."""
 
     kind: Literal["place", "time"] = Field(description="by distance from where the task began (m), or by steps")
-    every: float = Field(gt=0, description="shortest distance (m) or number of steps that a task lasts")
-    spread: float = Field(default=0.0, ge=0, description="how much longer it may last")
+    every: float = Field(gt=0, le=LARGEST, description="shortest distance (m) or number of steps that a task lasts")
+    spread: Weight = Field(default=0.0, description="how much longer it may last")
+
+
+Return = Annotated[float, Field(ge=-1e12, le=1e12)]
 
 
 class ReferenceSource(CardModel):
@@ -109,7 +123,7 @@ class ReferenceSource(CardModel):
     budget: str
     digest: str = Field(description="SHA-256 of the agent's resolved configuration")
     seeds: tuple[int, ...] = Field(min_length=1)
-    runs: tuple[float, ...] = Field(min_length=1, description="mean return of the last episode on the test tasks, a number a seed")
+    runs: tuple[Return, ...] = Field(min_length=1, description="mean return of the last episode on the test tasks, a number a seed")
 
 
 class Reference(CardModel):
@@ -119,15 +133,15 @@ class Reference(CardModel):
     `random` acts uniformly; it is shown, and normalises nothing.
     """
 
-    random: float
-    blind: float
-    oracle: float
+    random: Return
+    blind: Return
+    oracle: Return
     sources: dict[Literal["random", "blind", "oracle"], ReferenceSource] = {}
 
     @model_validator(mode="after")
     def _ordered(self) -> Reference:
-        if self.oracle <= self.blind:
-            raise ValueError(f"oracle must exceed blind, got {self.oracle} and {self.blind}")
+        if self.oracle - self.blind <= 1e-6 * max(1.0, abs(self.oracle), abs(self.blind)):
+            raise ValueError(f"oracle must exceed blind, and by more than rounding, got {self.oracle} and {self.blind}")
         for name, source in self.sources.items():
             if len(source.seeds) != len(source.runs) or len(set(source.seeds)) < len(source.seeds):
                 raise ValueError(f"sources.{name}: expected one run for each seed, got seeds {list(source.seeds)}")
@@ -156,6 +170,11 @@ class FamilyCard(CardModel):
     changes: Changes | None = Field(default=None, description="non-stationary families: when the task changes inside an episode")
     tasks: Tasks
     reference: Reference | None = None
+
+    def __repr__(self) -> str:
+        return f"FamilyCard({self.id!r})"  # a card holds hundreds of tasks
+
+    __str__ = __repr__
 
     @property
     def id(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 import tomllib
 import types
 import typing
@@ -15,6 +16,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 LONGEST_SHOWN = 200
+FEW_KEYS = 12  # that an error lists
+MOST_SUGGESTIONS = 3
+KEYS_SHOWN = "all keys: dmrlad-bench agents NAME"
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -41,28 +45,72 @@ def register_folder(kind: str) -> Path:
 
 
 def nearest(name: str, accepted: Iterable[str]) -> str:
-    """`' (did you mean X?)'` where a known name is close to `name`, else the empty string."""
-    known = list(accepted)
-    lowered = {entry.lower(): entry for entry in known}
-    close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
-    return f" (did you mean {lowered[close[0]]!r}?)" if close else ""
+    """`' (did you mean X?)'` where known names are what `name` may stand for, else the empty string.
+
+    A name stands for another by its initials (`lr`, `learning_rate`), as a part of it, or by a slip of the keyboard, in this order.
+    Of dotted keys the last part counts, unless `name` is dotted, too.
+    """
+    known, asked = list(accepted), name.lower()
+
+    def own(entry: str) -> str:
+        return (entry if "." in name else entry.rpartition(".")[2]).lower()
+
+    def initials(entry: str) -> str:
+        section, dot, key = own(entry).rpartition(".")
+        return section + dot + "".join(word[:1] for word in re.split(r"[_-]", key))
+
+    found = [entry for entry in known if len(asked) > 1 and initials(entry) == asked]
+    if not found and len(asked) > 3:
+        found = [entry for entry in known if asked in own(entry)][:MOST_SUGGESTIONS]
+    if not found:
+        lowered = {own(entry): entry for entry in reversed(known)}
+        found = [lowered[close] for close in difflib.get_close_matches(asked, lowered, n=1, cutoff=0.6)]
+    return f" (did you mean {' or '.join(map(repr, found[:MOST_SUGGESTIONS]))}?)" if found else ""
 
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Parse one TOML file; unreadable or malformed files raise `CardError`."""
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
+        text = path.read_bytes().decode()
     except OSError as error:
         raise CardError(f"{path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise CardError(f"{path}: not valid TOML: {error}") from None
+    except ValueError as error:  # a name that no file can have
+        raise CardError(f"{str(path)!r}: cannot be read: {error}") from None
+    return parse_toml(text, str(path))
+
+
+def parse_toml(text: str, where: str) -> dict[str, Any]:
+    """Parse TOML; malformed, too deep or too long, it is a `CardError` that begins with `where`."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise CardError(f"{where}: not valid TOML: nested too deeply") from None
+    except ValueError as error:  # malformed, or a number of thousands of digits
+        raise CardError(f"{where}: not valid TOML: {str(error).partition(';')[0]}") from None
+
+
+def parse_json(text: bytes | str, where: str) -> Any:
+    """Parse JSON, without `NaN` and infinities; malformed, too deep or too long, it is a `CardError` that begins with `where`."""
+    try:
+        return json.loads(text, parse_constant=_no_number)
+    except RecursionError:
+        raise CardError(f"{where}: truncated or not JSON: nested too deeply") from None
+    except ValueError as error:
+        raise CardError(f"{where}: truncated or not JSON: {str(error).partition(';')[0]}") from None
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number")
 
 
 def validate(model: type[Model], content: dict[str, Any], where: str) -> Model:
     """Build `model` from `content`; the first fault becomes one line naming `where`, the key, the value and what is accepted."""
     try:
         return model.model_validate_json(json.dumps(content, default=str), strict=True)
+    except RecursionError:
+        raise CardError(f"{where}: a value is nested too deeply") from None
     except ValidationError as error:
         fault = error.errors()[0]
         raise CardError(f"{where}: {_describe(model, fault)}") from None
@@ -74,7 +122,8 @@ def _describe(model: type[BaseModel], fault: Any) -> str:
     if fault["type"] == "extra_forbidden":
         owner = _model_at(model, location[:-1])
         accepted = sorted(owner.model_fields) if owner else []
-        return f"unknown key {key!r}{nearest(str(location[-1]), accepted)}; accepted: {', '.join(accepted)}"
+        known = f"; accepted: {', '.join(accepted)}" if len(accepted) <= FEW_KEYS else f"; {KEYS_SHOWN}"
+        return f"unknown key {key!r}{nearest(str(location[-1]), accepted)}{known}"
     if fault["type"] == "missing":
         return f"key {key!r} is missing"
     message = fault["msg"].removeprefix("Value error, ")

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from dmrlad_bench.cards.agent import AgentCard, extended_chain, resolve_agent
 from dmrlad_bench.cards.agent_config import AgentConfig
-from dmrlad_bench.cards.reading import CardError, CardModel, nearest, validate
+from dmrlad_bench.cards.reading import KEYS_SHOWN, CardError, CardModel, nearest, validate
 
 Value = bool | int | float | str | tuple[int | float, ...]
 FEWEST_CHOICES = 2
@@ -90,7 +90,7 @@ def search_space(card: AgentCard, family: str, budget: str) -> tuple[Searched, .
     for key, (dimension, path) in sorted(given.items()):
         where = f"{path}: key 'search.{key}'"
         if key not in known:
-            raise CardError(f"{where}: unknown key {key!r}{nearest(key, known)}; accepted: {', '.join(known)}")
+            raise CardError(f"{where}: unknown key {key!r}{nearest(key, known)}; {KEYS_SHOWN}")
         section = key.partition(".")[0]
         if getattr(getattr(config, section), "kind", "") == "none":
             raise CardError(f"{where}: the agent does not read it, for {section}.kind is 'none'; take it out with: {key} = false")

@@ -63,6 +63,8 @@ def _show_family(console: Console, name: str) -> None:
     console.print(" ".join(card.description.split()), markup=False)
     table = Table("key", "value", show_header=False)
     content = card.model_dump(mode="json", exclude={"description", "tasks", "name", "version"}, exclude_none=True)
+    written = card.goal.model_dump(mode="json", exclude_defaults=True)  # other keys are those that other goal kinds read
+    content["goal"] = {key: value for key, value in written.items() if value} | {key: getattr(card.goal, key) for key in ("low", "high")}
     for key, value in content.items():
         for part, entry in value.items() if isinstance(value, dict) else (("", value),):
             table.add_row(f"{key}.{part}" if part else key, " ".join(str(entry).split()))

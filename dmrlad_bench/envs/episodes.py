@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium.spaces import Box
@@ -23,7 +23,7 @@ class Step:
         observation: `(rows, observation_dim)` float64.
         reward: `(rows,)` float64, the family's own.
         terminated, truncated: `(rows,)` bool.
-        info: `success` bool, `outcome` and `task` float32, `dense_reward` and `sparse_reward` float64.
+        info: `success` bool, `is_success` the same, `outcome` and `task` float32, `dense_reward` and `sparse_reward` float64.
     """
 
     observation: np.ndarray
@@ -34,7 +34,13 @@ class Step:
 
 
 class Episodes:
-    """The state of `rows` episodes of one family: physics state, task and elapsed steps of each."""
+    """The state of `rows` episodes of one family: physics state, task and elapsed steps of each.
+
+    Attributes:
+        by_processes: whether several `threads` are processes, in which nothing can be drawn.
+    """
+
+    by_processes: ClassVar[bool] = False
 
     def __init__(self, family: TaskFamily, rows: int, *, split: str, task: Any, task_observable: bool, threads: int, horizon: int) -> None:
         self.family = family
@@ -78,8 +84,6 @@ class Episodes:
         value = np.atleast_1d(entries)
         if not np.issubdtype(value.dtype, np.floating) or value.shape != (family.task_dim,) or not np.isfinite(value).all():
             raise CardError(f"{family.id}: task {' '.join(repr(task).split())} is not valid; accepted: {accepted}")
-        if family.scaled and not (value > 0).all():
-            raise CardError(f"{family.id}: task {' '.join(repr(task).split())} is not valid; accepted: {accepted}, all above 0")
         family.check_task(value)
         return value.astype(np.float32)
 
@@ -117,9 +121,11 @@ class Episodes:
             action = np.asarray(actions, dtype=np.float64)
         except (TypeError, ValueError):  # text, or rows of several lengths
             action = np.empty(0)
-        if action.shape != (len(state), family.action_dim) or not np.isfinite(action).all():
-            accepted = f"{family.action_dim} finite numbers for each of {len(state)} environment(s)"
+        accepted = f"{family.action_dim} finite numbers for each of {len(state)} environment(s)"
+        if action.shape != (len(state), family.action_dim):
             raise CardError(f"{family.id}: action of shape {action.shape} is not valid; accepted: {accepted}")
+        if not np.isfinite(action).all():
+            raise CardError(f"{family.id}: action with an entry {action[~np.isfinite(action)][0]} is not valid; accepted: {accepted}")
         action = np.clip(action, -1.0, 1.0)
         next_state = self._next_state(state, action)
         self._elapsed += 1
@@ -132,6 +138,7 @@ class Episodes:
         judged = family.judge(outcome, self.tasks)
         info = {
             "success": judged.success,
+            "is_success": judged.success,  # the name that Stable-Baselines3 looks for
             "outcome": outcome,
             "task": self.tasks.copy(),
             "dense_reward": judged.dense_reward.astype(np.float64),
@@ -185,9 +192,3 @@ def check_options(options: dict[str, Any] | None, accepted: tuple[str, ...], whe
         if key not in accepted:
             raise CardError(f"{where}: unknown reset option {key!r}{nearest(str(key), accepted)}; accepted: {', '.join(accepted)}")
     return dict(options or {})
-
-
-def check_render_mode(render_mode: str | None, where: str) -> None:
-    """Environments side by side are not rendered: anything but None raises `CardError`."""
-    if render_mode is not None:
-        raise CardError(f"{where}: render_mode {render_mode!r} is not supported; accepted: None")

@@ -10,6 +10,8 @@ from array_api_compat import array_namespace
 from gymnasium.spaces import Box
 
 from dmrlad_bench.cards import CardError, FamilyCard, load_family, nearest
+from dmrlad_bench.cards.family import LARGEST
+from dmrlad_bench.cards.html import html_table
 from dmrlad_bench.envs.bodies import Body
 from dmrlad_bench.envs.body_kinds import body_of
 from dmrlad_bench.envs.goals import GOAL_KINDS, contact, effort
@@ -21,6 +23,7 @@ from dmrlad_bench.protocol import SPLITS
 if TYPE_CHECKING:
     from dmrlad_bench.envs.vector import DMRLADVectorEnv
 
+SMALLEST_MULTIPLIER, LARGEST_MULTIPLIER = 0.05, 20.0  # of masses, inertias, frictions and dampings: beyond, simulations break up
 ROUNDING = 2e-3  # of exponents, whose multipliers are frozen to four decimals
 
 
@@ -57,6 +60,28 @@ class TaskFamily:
         self.observation_space = Box(-np.inf, np.inf, (self.observation_dim,), np.float64)
         self.action_space = Box(-1.0, 1.0, (self.action_dim,), np.float32)
 
+    def __repr__(self) -> str:
+        return f"TaskFamily({self.id!r}: body {self.card.body}, goal {self.card.goal.kind}, {self._counts()} tasks)"
+
+    def _repr_html_(self) -> str:
+        card = self.card
+        rows = [
+            ("body", card.body),
+            ("goal", card.goal.kind),
+            ("reward", card.reward.kind),
+            ("success", card.success),
+            ("tasks", self._counts()),
+            ("task changes inside an episode", "yes" if self.tasks_change else "no"),
+            ("horizon", f"{self.horizon} steps"),
+            ("episodes per trial", self.episodes_per_trial),
+            ("observation, action, task", f"{self.observation_dim}, {self.action_dim}, {self.task_dim} entries"),
+            ("random, oracle", "not measured" if card.reference is None else f"{card.reference.random:g}, {card.reference.oracle:g}"),
+        ]
+        return html_table(self.id, (), rows)
+
+    def _counts(self) -> str:
+        return ", ".join(f"{len(getattr(self.card.tasks, split))} {split}" for split in self.splits)
+
     def _check_physics(self) -> None:
         card = self.card
         if self._goal.in_range is None and not card.goal.scaled:
@@ -90,6 +115,9 @@ class TaskFamily:
             raise CardError(f"{card.id}: key 'reward.contact_cost': body {card.body!r} has no 'contact'; accepted: 0")
         if card.reward.radius <= 0 and card.goal.kind not in ("direction", "physics"):
             raise CardError(f"{card.id}: key 'reward.radius': must be above 0 for goal kind {card.goal.kind!r}, got {card.reward.radius}")
+        span = card.goal.high - card.goal.low
+        if card.goal.kind in ("velocity", "position") and card.reward.radius >= span:
+            raise CardError(f"{card.id}: key 'reward.radius': must be below the range of 'goal', {span:g}, got {card.reward.radius:g}")
         if goal.on_circle and card.goal.radius is None:
             raise CardError(f"{card.id}: key 'goal.radius' is missing; goal kind {card.goal.kind!r} needs it")
         if not goal.on_circle and card.goal.radius is not None:
@@ -205,6 +233,11 @@ class TaskFamily:
 
     def check_task(self, task: np.ndarray) -> None:
         """Raises `CardError` where `(task_dim,)` numbers are no task of this goal kind, whatever the card's range."""
+        if self.scaled and not ((task >= SMALLEST_MULTIPLIER) & (task <= LARGEST_MULTIPLIER)).all():
+            accepted = f"multipliers from {SMALLEST_MULTIPLIER:g} to {LARGEST_MULTIPLIER:g}"
+            raise CardError(f"{self.id}: task {task.tolist()} is no physics that a body can have; accepted: {accepted}")
+        if not (np.abs(task) <= LARGEST).all():
+            raise CardError(f"{self.id}: task {task.tolist()} is not valid; accepted: numbers from {-LARGEST:g} to {LARGEST:g}")
         if self.card.goal.kind == "direction" and abs(task[0]) != 1:
             raise CardError(f"{self.id}: task {task.tolist()} is no direction; accepted: [-1.0] and [1.0]")
         if self.card.goal.kind == "multi_task":

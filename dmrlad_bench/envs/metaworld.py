@@ -39,6 +39,7 @@ class MetaWorld(Body):
     action_dim = 4
     measures = ("verdict",)
     camera = ACROSS_THE_TABLE
+    step_duration = 0.0125
     widest = 25  # an environment holds a compiled scene of its own
 
     @classmethod

@@ -22,6 +22,8 @@ from dmrlad_bench.envs.metaworld_workers import Workers
 class MetaWorldEpisodes(Episodes):
     """`Episodes` whose rows Meta-World's own environments live, in this process or in as many as `threads` says."""
 
+    by_processes = True
+
     def __init__(self, family: TaskFamily, rows: int, *, split: str, task: Any, task_observable: bool, threads: int, horizon: int) -> None:
         self._known = {tuple(known) for name in family.splits for known in family.tasks(name).astype(np.float32).tolist()}
         super().__init__(family, rows, split=split, task=task, task_observable=task_observable, threads=threads, horizon=horizon)
@@ -68,7 +70,7 @@ class MetaWorldEpisodes(Episodes):
         return next_state
 
     def drawing(self, row: int) -> Drawing:
-        """What shows one row, which this process must live: environments side by side are not rendered."""
+        """What shows one row, which this process must live: where pictures are asked for, `threads` is 1."""
         simulators = self._ready()
         assert isinstance(simulators, Simulators), "processes draw nothing"
         return simulators.drawing(row)

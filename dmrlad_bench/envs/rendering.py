@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import warnings
 import weakref
+from collections import OrderedDict
 from importlib import import_module
 from typing import Any
 
@@ -13,10 +15,10 @@ import numpy as np
 
 from dmrlad_bench.cards import CardError
 from dmrlad_bench.envs.bodies import Body
-from dmrlad_bench.envs.drawings import Drawing, Viewpoint
+from dmrlad_bench.envs.drawings import Drawing
 from dmrlad_bench.envs.family import TaskFamily
+from dmrlad_bench.envs.framing import SIZE, Framing
 
-WIDTH, HEIGHT = 480, 360
 MODES = ("human", "rgb_array")
 OFF_SCREEN = {  # MUJOCO_GL -> module of MuJoCo, the library that it needs
     "egl": ("mujoco.egl", "libEGL (Debian: libegl1 and libgl1-mesa-dri)"),
@@ -26,6 +28,7 @@ OFF_SCREEN = {  # MUJOCO_GL -> module of MuJoCo, the library that it needs
 GOAL_COLOUR = (0.1, 0.8, 0.2, 0.45)
 SLOW, FAST = np.array([0.2, 0.4, 1.0, 0.9]), np.array([1.0, 0.2, 0.1, 0.9])  # colours of arrows, by |value| in the card's range
 MOST_GEOMS = 2000
+STEP_WITHOUT_TIME = 0.05  # s
 GOAL_OF_A_SCENE = 0.03  # m, radius of the ball at a goal whose own radius differs by scene
 Marker = tuple[str, np.ndarray, np.ndarray, Any]  # kind, centre (or start) and size (or end) in m, colour
 
@@ -36,87 +39,120 @@ def available_modes() -> list[str]:
     return list(MODES) if shown else ["rgb_array"]
 
 
+def frames_per_second(body: Body) -> int:
+    """What makes a video of a body as fast as it moves; 20 where a body has no `step_duration` in s."""
+    return max(1, round(1.0 / getattr(body, "step_duration", STEP_WITHOUT_TIME)))
+
+
 class Renderer:
     """Draws one family's states; holds a GL context from its first picture until it is closed."""
 
-    def __init__(self, family: TaskFamily, body: Body, mode: str) -> None:
-        """Raises `CardError` for an unknown mode, or a body that cannot be drawn."""
+    def __init__(self, family: TaskFamily, body: Body, mode: str, framing: Framing | None = None, scenes: int = 1) -> None:
+        """Prepare; nothing is opened yet.
+
+        Args:
+            family: whose tasks are marked.
+            body: what is drawn.
+            mode: `human` or `rgb_array`.
+            framing: size and camera.
+            scenes: how many models to keep loaded, where the states drawn in turn are of several.
+
+        Raises:
+            CardError: unknown mode, or a body that cannot be drawn.
+        """
         if mode not in MODES:
             raise CardError(f"{family.id}: unknown render_mode {mode!r}; accepted: None, {', '.join(MODES)}")
         if type(body).drawing is Body.drawing:
             raise CardError(f"{family.id}: render_mode {mode!r}: body {family.card.body!r} cannot be drawn; accepted: None")
-        self._family, self._body, self._mode = family, body, mode
+        self._family, self._body, self._mode, self._scenes = family, body, mode, scenes
+        self._framing = framing or Framing()
         self._context: Any = None
-        self._model: Any = None  # the one that the context holds textures and meshes of
+        self._loaded: OrderedDict[int, _Scene] = OrderedDict()  # by the model's id, the one drawn last stands last
+
+    @property
+    def library(self) -> str | None:
+        """What draws, as `MUJOCO_GL` names it; None before the first picture."""
+        return None if self._context is None else type(self._context).__module__.rpartition(".")[2]
 
     def draw(self, drawing: Drawing, task: np.ndarray) -> np.ndarray | None:
         """The picture of a body in a task `(task_dim,)`: `(height, width, 3)` uint8, or None where a window shows it.
 
         Raises:
-            CardError: no renderer works here; the message names the libraries and `MUJOCO_GL`.
+            CardError: no renderer works here, and the message names the libraries and `MUJOCO_GL`; no such camera; too large a picture.
         """
         mujoco = import_module("mujoco")
-        model = drawing.model
         if self._context is None:
             self._open()
         context: Any = self._context
         context.make_current()
-        if self._model is not model:
-            self._load(mujoco, model)
-        self._data.qpos[:] = drawing.position
-        mujoco.mj_forward(model, self._data)
-        visible = mujoco.mjtCatBit.mjCAT_ALL.value
-        mujoco.mjv_updateScene(model, self._data, self._shown, None, self._camera, visible, self._scene)
-        centre = np.array(self._data.subtree_com[1])
+        scene = self._scene_of(mujoco, drawing.model)
+        scene.place(mujoco, drawing.position)
+        centre = np.array(scene.data.subtree_com[1])
         for marker in markers(self._family, task, centre, drawing.goal):
-            _add(mujoco, self._scene, marker)
-        area = mujoco.MjrRect(0, 0, WIDTH, HEIGHT)
-        mujoco.mjr_render(area, self._scene, self._drawn)
+            _add(mujoco, scene.shapes, marker)
+        area = mujoco.MjrRect(0, 0, self._framing.width, self._framing.height)
+        buffers = mujoco.mjtFramebuffer
+        mujoco.mjr_setBuffer((buffers.mjFB_WINDOW if self._mode == "human" else buffers.mjFB_OFFSCREEN).value, scene.drawn)
+        mujoco.mjr_render(area, scene.shapes, scene.drawn)
         if self._mode == "human":
             context.show()
             return None
-        picture = np.empty((HEIGHT, WIDTH, 3), np.uint8)
-        mujoco.mjr_readPixels(picture, None, area, self._drawn)
+        picture = np.empty((self._framing.height, self._framing.width, 3), np.uint8)
+        mujoco.mjr_readPixels(picture, None, area, scene.drawn)
         return picture[::-1].copy()
 
     def _open(self) -> None:
-        self._context = _Window(self._family.id) if self._mode == "human" else _off_screen_context(self._family.id)
-        self._free = weakref.finalize(self, self._context.free)  # also where nobody closes, before the interpreter is taken down
+        where, width, height = self._family.id, self._framing.width, self._framing.height
+        self._context = _Window(where, width, height) if self._mode == "human" else _off_screen_context(where, width, height)
+        self._free = weakref.finalize(self, self._context.free)  # also where nobody closes
+        atexit.register(self._free)  # last in, first out: before MuJoCo's own exit takes EGL down, after which freeing fails
 
-    def _load(self, mujoco: Any, model: Any) -> None:
-        if self._model is not None:
-            self._drawn.free()
-        self._model = model
-        model.vis.global_.offwidth, model.vis.global_.offheight = WIDTH, HEIGHT
-        self._drawn = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150.value)
-        buffers = mujoco.mjtFramebuffer
-        mujoco.mjr_setBuffer((buffers.mjFB_WINDOW if self._mode == "human" else buffers.mjFB_OFFSCREEN).value, self._drawn)
-        self._data, self._scene, self._camera = mujoco.MjData(model), mujoco.MjvScene(model, MOST_GEOMS), mujoco.MjvCamera()
-        self._shown = mujoco.MjvOption()
-        self._shown.sitegroup[:] = 0  # points of a model that stand for a goal stand elsewhere than the task's; the marker shows that
-        self._place_camera(mujoco, model)
-
-    def _place_camera(self, mujoco: Any, model: Any) -> None:
-        camera, view = self._camera, self._body.camera
-        if isinstance(view, Viewpoint):
-            camera.lookat[:], camera.distance, camera.azimuth, camera.elevation = view
-            return
-        number = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA.value, view)
-        if number >= 0:
-            camera.type, camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED.value, number
+    def _scene_of(self, mujoco: Any, model: Any) -> _Scene:
+        """What a model is drawn with, loaded on first use; the one not drawn for longest makes room."""
+        if id(model) not in self._loaded:
+            while len(self._loaded) >= self._scenes:
+                self._loaded.popitem(last=False)[1].drawn.free()
+            self._loaded[id(model)] = _Scene(mujoco, model, self._framing, self._body, self._family.id)
+        self._loaded.move_to_end(id(model))
+        return self._loaded[id(model)]
 
     def close(self) -> None:
         """Free the context; a later picture opens another."""
         if self._context is not None:
             self._context.make_current()
-            if self._model is not None:
-                self._drawn.free()
+            for scene in self._loaded.values():
+                scene.drawn.free()
             self._free()
-            self._context = self._model = None
+            atexit.unregister(self._free)
+            self._context = None
+            self._loaded.clear()
 
     def __getstate__(self) -> dict[str, Any]:
         # a context cannot be copied; the copy opens its own
-        return {"_family": self._family, "_body": self._body, "_mode": self._mode, "_context": None, "_model": None}
+        kept = {key: value for key, value in self.__dict__.items() if key != "_free"}
+        return {**kept, "_context": None, "_loaded": OrderedDict()}
+
+
+class _Scene:
+    """A model with its textures and meshes in a GL context, and the camera that looks at it."""
+
+    def __init__(self, mujoco: Any, model: Any, framing: Framing, body: Body, where: str) -> None:
+        self.model, self.data = model, mujoco.MjData(model)
+        self._camera = framing.camera(mujoco, model, body.camera, where)
+        self.shapes, self._shown = mujoco.MjvScene(model, MOST_GEOMS), mujoco.MjvOption()
+        self._shown.sitegroup[:] = 0  # points of a model that stand for a goal stand elsewhere than the task's; the marker shows that
+        model.vis.global_.offwidth, model.vis.global_.offheight = framing.width, framing.height
+        try:
+            self.drawn = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150.value)
+        except mujoco.FatalError as error:
+            fault = " ".join(str(error).split())
+            raise CardError(f"{where}: no picture of {framing.width} x {framing.height} pixels can be made here: {fault}") from None
+
+    def place(self, mujoco: Any, position: np.ndarray) -> None:
+        """Put the body at qpos `(positions,)` and collect the shapes that the camera sees."""
+        self.data.qpos[:] = position
+        mujoco.mj_forward(self.model, self.data)
+        mujoco.mjv_updateScene(self.model, self.data, self._shown, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL.value, self.shapes)
 
 
 def markers(family: TaskFamily, task: np.ndarray, centre: np.ndarray, given: np.ndarray | None = None) -> list[Marker]:
@@ -160,7 +196,7 @@ def _add(mujoco: Any, scene: Any, marker: Marker) -> None:
     scene.ngeom += 1
 
 
-def _off_screen_context(where: str) -> Any:
+def _off_screen_context(where: str, width: int = SIZE, height: int = SIZE) -> Any:
     """A GL context without a window: what `MUJOCO_GL` names, else the first of EGL and OSMesa that works."""
     asked = os.environ.get("MUJOCO_GL", "").strip().lower()
     tried = [asked] if asked in OFF_SCREEN else ["egl", "osmesa"]
@@ -168,8 +204,11 @@ def _off_screen_context(where: str) -> Any:
     for name in tried:
         module, library = OFF_SCREEN[name]
         try:
-            context = import_module(module).GLContext(WIDTH, HEIGHT)
-            context.make_current()
+            with warnings.catch_warnings():
+                if name == "glfw":
+                    warnings.simplefilter("error")  # GLFW's binding warns of what went wrong
+                context = import_module(module).GLContext(width, height)
+                context.make_current()
             return context
         except Exception as error:  # PyOpenGL and GLFW raise whatever the missing library leads to
             faults.append(f"{name} needs {library}: {type(error).__name__}: {' '.join(str(error).split())[:100]}")
@@ -180,14 +219,14 @@ def _off_screen_context(where: str) -> Any:
 class _Window:
     """A GLFW window."""
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, width: int, height: int) -> None:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # GLFW's binding warns of what went wrong
                 self._glfw = import_module("glfw")
                 if not self._glfw.init():
                     raise RuntimeError("GLFW cannot be started")
-                self._window = self._glfw.create_window(WIDTH, HEIGHT, "dmrlad-bench", None, None)
+                self._window = self._glfw.create_window(width, height, "dmrlad-bench", None, None)
                 if not self._window:
                     raise RuntimeError("GLFW opens no window")
         except Exception as error:

@@ -71,6 +71,7 @@ class Sawyer(Body):
     action_dim = 4
     measures = ("hand_position", "object_position")
     camera = ACROSS_THE_TABLE
+    step_duration = 0.0125
 
     def __init__(self, observation_extras: tuple[str, ...] = (), threads: int = 1) -> None:
         super().__init__(observation_extras, threads)

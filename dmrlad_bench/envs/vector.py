@@ -13,12 +13,17 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from dmrlad_bench.cards import CardError
+from dmrlad_bench.envs.bodies import Body
 from dmrlad_bench.envs.cores import available_cores
-from dmrlad_bench.envs.episodes import Step, check_options, check_render_mode
+from dmrlad_bench.envs.episodes import Step, check_options
 from dmrlad_bench.envs.family import TaskFamily
 from dmrlad_bench.envs.family import family as family_of
+from dmrlad_bench.envs.framing import SIZE, Framing
 from dmrlad_bench.envs.metaworld_episodes import episodes_of
+from dmrlad_bench.envs.rendering import Renderer, frames_per_second
 
+MODES = ("rgb_array",)  # one window for all would have to choose which row it shows
+SCENES_KEPT = 25  # models loaded for drawing, where rows have models of their own
 Seeds = int | Sequence[int | None] | None
 
 
@@ -41,6 +46,11 @@ class DMRLADVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         threads: int | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         max_episode_steps: int | None = None,
+        *,
+        width: int = SIZE,
+        height: int = SIZE,
+        camera_id: int | None = None,
+        camera_name: str | None = None,
     ) -> None:
         """Create the environments.
 
@@ -50,16 +60,24 @@ class DMRLADVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             split: where tasks are drawn from.
             task: index or value of the task that all environments start in, where `reset` names none.
             task_observable: append the task to observations.
-            render_mode: None.
-            threads: native threads that step the bodies; by default the cores that the process may use.
+            render_mode: `rgb_array` or None.
+            threads: native threads that step the bodies; by default the cores that the process may use. Where pictures are asked
+                for, Meta-World's benchmarks, whose threads are processes, use one.
             autoreset_mode: `NextStep`, `SameStep` or `Disabled`.
             max_episode_steps: truncate earlier than the family's horizon.
+            width, height: of each environment's picture, in pixels.
+            camera_id, camera_name: as of the single environment.
 
         Raises:
             CardError: any argument that is not valid.
         """
         self.family = family if isinstance(family, TaskFamily) else family_of(family)
-        check_render_mode(render_mode, self.family.id)
+        if render_mode is not None and render_mode not in MODES:
+            raise CardError(
+                f"{self.family.id}: render_mode {render_mode!r} is not supported side by side; accepted: None, {', '.join(MODES)}"
+            )
+        framing = Framing(width, height, camera_id, camera_name)
+        framing.check(self.family.id)
         for name, value in {"num_envs": num_envs, "threads": threads, "max_episode_steps": max_episode_steps}.items():
             if value is not None and (not isinstance(value, int | np.integer) or value < 1):
                 raise CardError(f"{self.family.id}: {name} must be an integer of at least 1, got {value!r}")
@@ -68,17 +86,26 @@ class DMRLADVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         except ValueError:
             accepted = ", ".join(mode.value for mode in AutoresetMode)
             raise CardError(f"{self.family.id}: unknown autoreset_mode {autoreset_mode!r}; accepted: {accepted}") from None
-        self.metadata = {"render_modes": [], "autoreset_mode": self._autoreset_mode}
-        self.num_envs = num_envs
-        self._episodes = episodes_of(self.family)(
+        self.num_envs, self.render_mode = num_envs, render_mode
+        kind = episodes_of(self.family)
+        at_once = 1 if kind.by_processes and render_mode is not None else threads or available_cores()
+        self._episodes = kind(
             self.family,
             num_envs,
             split=split,
             task=task,
             task_observable=task_observable,
-            threads=min(threads or available_cores(), num_envs),
+            threads=min(at_once, num_envs),
             horizon=min(max_episode_steps or self.family.horizon, self.family.horizon),
         )
+        body = self._episodes.body
+        self.renderer = None if render_mode is None else Renderer(self.family, body, render_mode, framing, min(num_envs, SCENES_KEPT))
+        drawn = type(body).drawing is not Body.drawing
+        self.metadata = {
+            "render_modes": list(MODES) if drawn else [],
+            "render_fps": frames_per_second(body),
+            "autoreset_mode": self._autoreset_mode,
+        }
         self.single_observation_space = self._episodes.observation_space
         self.single_action_space = self.family.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -189,8 +216,24 @@ class DMRLADVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         accepted = f"an integer, ({self.num_envs},) integers, or ({self.num_envs}, {self.family.task_dim}) floats"
         raise CardError(f"{self.family.id}: option 'task' of shape {entries.shape} and type {entries.dtype}; accepted: {accepted}")
 
+    def render(self) -> tuple[np.ndarray, ...] | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """One picture a row, as of the single environment: `(height, width, 3)` uint8 each; None without a `render_mode`.
+
+        Raises:
+            CardError: no renderer works here, or the model has no such camera.
+        """
+        self._check_open()
+        if self.renderer is None:
+            return None
+        if self._never_reset.any():
+            raise ResetNeeded(f"{self.family.id}: call reset before render")
+        pictures = (self.renderer.draw(self._episodes.drawing(row), self._episodes.tasks[row]) for row in range(self.num_envs))
+        return tuple(picture for picture in pictures if picture is not None)
+
     def close_extras(self, **kwargs: Any) -> None:
-        """End the native threads."""
+        """End the native threads, free the renderer."""
+        if self.renderer is not None:
+            self.renderer.close()
         self._episodes.close()
 
 

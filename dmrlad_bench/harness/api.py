@@ -101,7 +101,7 @@ def draft(
     taken = threads_for(threads, simulation_threads, budget, jobs, before)
     resolved = RunConfig(
         env=solved.id,
-        budget=budget,
+        budget=budget,  # pyright: ignore[reportArgumentType] - resolving the agent refused others
         seed=seed,
         device="cpu" if device == "auto" else resolve_device(device),
         threads=taken.torch,

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from dmrlad_bench.envs.cores import available_cores
 from dmrlad_bench.harness.threads import Threads, threads_for
 from dmrlad_bench.reports.results import Host
 
 PACKAGES = ("dmrlad-bench", "torch", "numpy", "scipy", "mujoco", "gymnasium", "metaworld", "safetensors")
+SECONDS_TO_DRAW = 60
+PICTURE = """
+import sys
+try:
+    import gymnasium, dmrlad_bench
+    env = gymnasium.make("DMRLAD/PointGoal-v0", render_mode="rgb_array")
+    env.reset(seed=0)
+    env.render()
+except Exception as error:
+    sys.exit(print(" ".join(str(error).split())) or 1)
+print(env.unwrapped.renderer.library)
+"""
 
 
 def packages() -> dict[str, str]:
@@ -93,17 +105,13 @@ def diagnosis() -> dict[str, str]:
 
 
 def _renderer() -> str:
-    """Whether MuJoCo can draw here. Tried in a process of its own: a missing display may abort it."""
+    """Whether a user's picture can be drawn here, and what draws it. Tried in a process of its own: a broken driver may abort it."""
     chosen = f"MUJOCO_GL={os.environ.get('MUJOCO_GL', '(not set)')}"
-    script = (
-        "import mujoco; model = mujoco.MjModel.from_xml_string('<mujoco/>'); data = mujoco.MjData(model); "
-        "renderer = mujoco.Renderer(model, 32, 32); renderer.update_scene(data); renderer.render()"
-    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+    options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": SECONDS_TO_DRAW, "env": environment}
     try:
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([sys.executable, "-c", PICTURE], **options)
     except subprocess.TimeoutExpired:
-        return f"{chosen}: no answer within 60 s"
-    if done.returncode == 0:
-        return f"{chosen}: draws"
-    fault = re.search(r"\w*Error: .*", done.stderr)
-    return f"{chosen}: does not draw: {fault[0] if fault else f'exit code {done.returncode}'}"
+        return f"{chosen}: no answer within {SECONDS_TO_DRAW} s"
+    said = done.stdout.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+    return f"{chosen}: draws, through {said[0]}" if done.returncode == 0 else f"{chosen}: does not draw: {said[0]}"

@@ -132,7 +132,7 @@ def _relabelling(agent: AgentConfig, sizes: Sizes) -> int:
         return 0
     one = FLOAT * sizes.tasks * sizes.steps
     if relabel.kind == "hindsight":
-        return one * (relabel.normaliser_trials if relabel.normaliser == "stored" else 1)
+        return one * relabel.normaliser_trials
     starts = FLOAT * sizes.tasks * relabel.utility_batch * (_state(agent, sizes) + sizes.observation_dim)
     return one + starts + 8 * sizes.tasks * relabel.normaliser_trials
 

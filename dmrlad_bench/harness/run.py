@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import tomli_w
@@ -17,11 +17,15 @@ from pydantic import Field
 
 from dmrlad_bench.cards import AgentConfig, CardError, FamilyCard
 from dmrlad_bench.cards.family import UNHASHED
+from dmrlad_bench.cards.html import html_table
 from dmrlad_bench.cards.reading import CardModel, read_toml, validate
 from dmrlad_bench.cards.writing import PARTIAL, open_itself, refuse_link, write_atomic
 from dmrlad_bench.harness.checkpoint import REPLAY
 from dmrlad_bench.harness.threads import MOST_THREADS
 from dmrlad_bench.reports.results import RESULT_FILE, Result, read_result
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 CONFIG_FILE = "config.toml"
 LOCK_FILE = "run.lock"
@@ -38,7 +42,7 @@ class RunConfig(CardModel):
     """Everything that decides a run's result: written to `config.toml`, compared on resume."""
 
     env: str
-    budget: str
+    budget: Literal["smoke", "quick", "standard", "full"]
     seed: int = Field(ge=0)
     device: Literal["cpu", "cuda"]
     threads: int = Field(ge=1, le=MOST_THREADS, description="threads of torch")
@@ -64,11 +68,29 @@ class RunConfig(CardModel):
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True)).encode()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A run folder: `runs/<family>/<agent>--<budget>--seed<N>/` unless another was asked for."""
 
     folder: Path
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}, {'finished' if self.finished else 'unfinished'})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the final scores, else what the run is; a folder that cannot be read says so."""
+        try:
+            if self.finished:
+                return self.result.html(f"{self!r}: {self.result.summary}")
+            config = self.config
+            rows = [("agent", config.agent.name), ("env", config.env), ("budget", config.budget), ("seed", config.seed)]
+            return html_table(repr(self), (), [*rows, ("device", config.device), ("threads", config.threads)])
+        except CardError as error:
+            return html_table(repr(self), (), [], [str(error)])
+
+    def to_pandas(self) -> DataFrame:
+        """The learning curve, one row for each evaluation, split and episode; raises `CardError` as `result` does."""
+        return self.result.to_pandas()
 
     @property
     def config(self) -> RunConfig:

@@ -225,7 +225,7 @@ class Session:
             spent = seconds - before.get(phase, 0.0)
             self._count(phase, spent)
             left -= spent
-        self._count("learn-other", left)
+        self._count("learn-other", max(0.0, left))  # an agent may claim more seconds than have passed
         return metrics, getattr(self.agent, "gradient_updates", 0) - updates
 
     def _evaluate_while_training(self) -> TrialScores:

@@ -37,7 +37,7 @@ def check_leaderboards(folder: Path) -> list[str]:
                 faults.append(f"{path}: duplicate: the run of seed {run.seed} is also in {other}")
     if not faults:
         readme = folder / README
-        if not readme.is_file() or readme.read_text(encoding="utf-8") != leaderboard_markdown(entries):
+        if not readme.is_file() or readme.read_bytes() != leaderboard_markdown(entries).encode():
             faults.append(f"{readme}: not what the files give; write it with: dmrlad-bench leaderboard --markdown")
     return faults
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dmrlad_bench.cards import CardError, nearest
+from dmrlad_bench.cards.html import html_table
 from dmrlad_bench.reports.estimates import CONFIDENCE, OVER_FAMILIES, SHARE, Estimate, difference, improvement, measures, over_families
 from dmrlad_bench.reports.mixing import Group, View, grouped
 from dmrlad_bench.reports.reading import read_runs
@@ -19,9 +20,13 @@ from dmrlad_bench.reports.statistics import mean_score
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 
-@dataclass(frozen=True)
+NAMES_SHOWN = 4  # in the short form
+
+
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Agents beside each other.
 
@@ -36,6 +41,25 @@ class Comparison:
     view: View
     mixed: tuple[str, ...]
     baseline: str
+
+    def __repr__(self) -> str:
+        count = sum(len(group.runs) for group in self.groups)
+        runs = f"{count} {'run' if count == 1 else 'runs'}"
+        mixed = ", MIXED" if self.mixed else ""
+        return f"Comparison({runs} of {_counted(self.agents)} on {_counted(self.families)}; {self.view}{mixed})"
+
+    def _repr_html_(self) -> str:
+        from dmrlad_bench.reports.comparison_tables import comparison_tables
+
+        return "\n".join(html_table(table.title, table.columns, table.rows, table.notes) for table in comparison_tables(self))
+
+    def to_pandas(self) -> DataFrame:
+        """Every number of the comparison, a row each, as `table("csv")` has them: `measure`, `value` and the ends of its interval."""
+        from pandas import DataFrame  # half a second that only those who ask for it pay
+
+        from dmrlad_bench.reports.comparison_tables import comparison_records
+
+        return DataFrame(list(comparison_records(self)))
 
     @cached_property
     def families(self) -> tuple[str, ...]:
@@ -132,6 +156,12 @@ class Comparison:
 
 def _last_returns(group: Group, other: Group) -> tuple[np.ndarray, np.ndarray]:
     return group.returns[:, :, -1], other.returns[:, :, -1]
+
+
+def _counted(names: tuple[str, ...]) -> str:
+    """Names where they are few, else the first ones and how many more there are."""
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(names[:NAMES_SHOWN]) + more
 
 
 def compare(

@@ -36,7 +36,7 @@ class View:
         return f"{self.split} tasks, {'deterministic' if self.deterministic else 'stochastic'} actions"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Group:
     """The runs of one agent on one family: everything but the seed is the same.
 
@@ -53,6 +53,9 @@ class Group:
     runs: tuple[RecordedRun, ...]
     view: View
     reference: tuple[float, float] | None
+
+    def __repr__(self) -> str:
+        return f"Group({self.label!r} on {self.family}, seeds {', '.join(map(str, self.seeds))}; {self.view})"
 
     @cached_property
     def returns(self) -> np.ndarray:

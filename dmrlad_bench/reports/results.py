@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from dmrlad_bench.cards import CardError
+from dmrlad_bench.cards.html import html_table
+from dmrlad_bench.cards.reading import parse_json
 from dmrlad_bench.reports.scores import TrialScores
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 RESULT_FILE = "result.json"
 FORMAT_VERSION = 2
 Model = TypeVar("Model", bound=BaseModel)
+AGENT_NAME = re.compile(r"^[a-z0-9]+(-[a-z0-9]+)*$")
+Budget = Literal["smoke", "quick", "standard", "full"]
+Count = Annotated[int, Field(ge=0, le=10**15)]
+Return = Annotated[float, Field(ge=-1e12, le=1e12)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Elapsed = Annotated[float, Field(ge=0, le=1e12)]
 
 
 class ResultModel(BaseModel):
@@ -26,7 +38,7 @@ class ResultModel(BaseModel):
 class FamilyRecord(ResultModel):
     """What was solved."""
 
-    id: str
+    id: str = Field(pattern=r"^DMRLAD/[A-Za-z0-9]+-v[0-9]+$")
     digest: str = Field(description="SHA-256 of everything on the card that changes results")
     reference: tuple[float, float] | None = Field(
         description="mean return of one episode of (blind, oracle), the ends of the normalised score"
@@ -36,24 +48,30 @@ class FamilyRecord(ResultModel):
 class AgentRecord(ResultModel):
     """Who solved it."""
 
-    name: str
+    name: str = Field(pattern=AGENT_NAME.pattern)
     digest: str = Field(description="SHA-256 of the resolved configuration")
 
 
 class CurveScores(ResultModel):
     """Means over the tasks of one split, one entry for each episode of the trial."""
 
-    returns: tuple[float, ...]
-    success: tuple[float, ...]
+    returns: tuple[Return, ...] = Field(min_length=1)
+    success: tuple[Share, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _same_length(self) -> CurveScores:
+        if len(self.returns) != len(self.success):
+            raise ValueError("returns and success must have an entry for each episode")
+        return self
 
 
 class CurvePoint(ResultModel):
     """One evaluation while training: deterministic actions."""
 
-    iteration: int
-    environment_steps: int
-    gradient_updates: int
-    seconds: float = Field(description="wall seconds of the run so far")
+    iteration: Count
+    environment_steps: Count
+    gradient_updates: Count
+    seconds: Elapsed = Field(description="wall seconds of the run so far")
     scores: dict[str, CurveScores]
 
 
@@ -63,8 +81,13 @@ class TrialMatrix(ResultModel):
     split: Literal["train", "validation", "test", "ood"]
     deterministic: bool
     task_index: tuple[int, ...] = Field(min_length=1)
-    returns: tuple[tuple[tuple[float, ...], ...], ...] = Field(description="tasks x trials x episodes")
+    returns: tuple[tuple[tuple[Return, ...], ...], ...] = Field(description="tasks x trials x episodes")
     success: tuple[tuple[tuple[bool, ...], ...], ...] = Field(description="tasks x trials x episodes")
+
+    def __repr__(self) -> str:
+        return f"TrialMatrix({self.scores(None)!r})"
+
+    __str__ = __repr__
 
     @model_validator(mode="after")
     def _same_shape(self) -> TrialMatrix:
@@ -94,8 +117,8 @@ class TrialMatrix(ResultModel):
 class Seconds(ResultModel):
     """Wall seconds of the run, all its sittings together."""
 
-    total: float
-    phases: dict[str, float] = Field(description="collect, relabel, reconstruct, re-infer, improve, evaluate, save, ...")
+    total: Elapsed
+    phases: dict[str, Elapsed] = Field(description="collect, relabel, reconstruct, re-infer, improve, evaluate, save, ...")
 
 
 class Host(ResultModel):
@@ -125,11 +148,11 @@ class Result(ResultModel):
     format_version: Literal[2] = FORMAT_VERSION
     family: FamilyRecord
     agent: AgentRecord
-    budget: str
-    seed: int
-    iterations: int
-    environment_steps: int
-    gradient_updates: int
+    budget: Budget
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    iterations: Count
+    environment_steps: Count
+    gradient_updates: Count
     wall_seconds: Seconds
     device: str
     threads: int = Field(description="of torch; where simulation_threads is not given, of the simulation, too")
@@ -146,6 +169,50 @@ class Result(ResultModel):
     @model_serializer(mode="wrap")
     def _without_later(self, plain: SerializerFunctionWrapHandler):  # a return type would replace the schema
         return {name: value for name, value in plain(self).items() if name not in LATER or value not in (None, [], ())}
+
+    def __repr__(self) -> str:
+        return f"Result({self.summary})"
+
+    __str__ = __repr__
+
+    @property
+    def summary(self) -> str:
+        """What the run was, in one line."""
+        return f"{self.agent.name} on {self.family.id}, budget {self.budget}, seed {self.seed}, {self.environment_steps} environment steps"
+
+    def _repr_html_(self) -> str:
+        return self.html(self.summary)
+
+    def html(self, title: str) -> str:
+        """The final scores as an HTML table: a row for each split and kind of action, a column for each episode of the trial."""
+        found = [matrix.scores(self.family.reference) for matrix in self.final]
+        columns = ["tasks", "actions"]
+        for what in ("return", "success"):
+            columns += [f"{what} {episode + 1}" for episode in range(max(scores.episodes for scores in found))]
+        rows = []
+        for scores in found:
+            gap = [""] * ((len(columns) - 2) // 2 - scores.episodes)
+            returns, success = ([f"{value:.2f}" for value in values] for values in (scores.mean_returns, scores.success_rates))
+            actions = "deterministic" if scores.deterministic else "stochastic"
+            rows.append([f"{len(scores.returns)} {scores.split}", actions, *returns, *gap, *success, *gap])
+        return html_table(title, columns, rows, ["mean return and share of successes by episode of the trial"])
+
+    def to_pandas(self) -> DataFrame:
+        """The learning curve, one row for each evaluation, split and episode.
+
+        Columns: `iteration`, `environment_steps`, `gradient_updates`, `seconds`, `split`, `episode` (from 1), `return`, `success`; the last
+        two are means over the tasks. A run that was never evaluated while training has no rows.
+        """
+        from pandas import DataFrame  # half a second that only those who ask for it pay
+
+        columns = ["iteration", "environment_steps", "gradient_updates", "seconds", "split", "episode", "return", "success"]
+        rows = []
+        for point in self.curve:
+            at = (point.iteration, point.environment_steps, point.gradient_updates, point.seconds)
+            for split, scores in point.scores.items():
+                pairs = zip(scores.returns, scores.success, strict=True)
+                rows += [(*at, split, episode, reward, success) for episode, (reward, success) in enumerate(pairs, 1)]
+        return DataFrame(rows, columns=columns)
 
     def scores(self, split: str = "test", deterministic: bool = True) -> TrialScores:
         """The final scores of one split; raises `CardError` where there are none."""
@@ -182,11 +249,10 @@ def read_result(path: Path | str) -> Result:
 def read_versioned(path: Path, model: type[Model], accepted: int, what: str) -> Model:
     """Read a JSON file that says its `format_version`; raises `CardError` where it is unreadable, of another version or not a `model`."""
     try:
-        content = json.loads(path.read_bytes())
+        text = path.read_bytes()
     except OSError as error:
         raise CardError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise CardError(f"{path}: truncated or not JSON: {error}") from None
+    content = parse_json(text, str(path))
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != accepted:
         raise CardError(f"{path}: {what} of format version {version!r}; accepted: {accepted}")

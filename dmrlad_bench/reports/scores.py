@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dmrlad_bench.cards.html import html_table
 from dmrlad_bench.protocol import normalised
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class TrialScores:
     """Trials of K consecutive episodes in every task of a split.
 
@@ -70,3 +75,46 @@ class TrialScores:
         if self.reference is None:
             return None
         return float((self.reference[1] - self.returns).sum(axis=1).mean())
+
+    def __repr__(self) -> str:
+        returns = ", ".join(f"{value:.2f}" for value in self.mean_returns)
+        success = ", ".join(f"{value:.2f}" for value in self.success_rates)
+        return f"TrialScores({self._what()}: mean returns [{returns}], success [{success}])"
+
+    def _repr_html_(self) -> str:
+        scores = self.normalised
+        columns = ["episode", "mean return", "success"] + ([] if scores is None else ["normalised"])
+        rows: list[list[object]] = []
+        for episode in range(self.episodes):
+            rows.append([episode + 1, f"{self.mean_returns[episode]:.2f}", f"{self.success_rates[episode]:.3f}"])
+            if scores is not None:
+                rows[-1].append(f"{scores[:, episode].mean():.3f}")
+        return html_table(self._what(), columns, rows)
+
+    def _what(self) -> str:
+        actions = "deterministic" if self.deterministic else "stochastic"
+        trials = f"{self.trials} trial{'s' if self.trials > 1 else ''} of {self.episodes} episodes"
+        return f"{len(self.task_index)} {self.split} tasks, {trials}, {actions} actions"
+
+    def to_pandas(self) -> DataFrame:
+        """A row for each task, trial and episode, counted from 1.
+
+        Columns: `split`, `deterministic`, `task` (its index), `trial`, `episode`, `return`, `success`.
+
+        `normalised` comes last where there are reference scores.
+        """
+        from pandas import DataFrame  # half a second that only those who ask for it pay
+
+        tasks, trials, episodes = self.trial_returns.shape
+        columns = {
+            "split": self.split,
+            "deterministic": self.deterministic,
+            "task": np.repeat(self.task_index, trials * episodes),
+            "trial": np.tile(np.repeat(np.arange(1, trials + 1), episodes), tasks),
+            "episode": np.tile(np.arange(1, episodes + 1), tasks * trials),
+            "return": self.trial_returns.ravel(),
+            "success": self.trial_success.ravel(),
+        }
+        if self.reference is not None:
+            columns["normalised"] = normalised(self.trial_returns, self.reference).ravel()
+        return DataFrame(columns)
