@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -122,7 +122,7 @@ def learning_panel(axis: Axes, comparison: Comparison, family: str) -> None:
         (steps, values), style = learning_curves(group), style_of(group.agent)
         mean = values.mean(axis=0)
         if len(steps) == 1:  # an agent that does not learn
-            axis.axhline(mean[0], color=style.colour, linestyle="--", linewidth=1.2)
+            axis.axhline(mean[0], **style.marked, markersize=4, linewidth=1.2)
             continue
         every = max(1, len(steps) // MARKS)
         axis.plot(steps / THOUSAND, mean, **style.marked, markersize=4, markevery=(every - 1, every), linewidth=1.4)
@@ -178,8 +178,8 @@ def adaptation_panel(axis: Axes, comparison: Comparison, family: str) -> None:
 
 
 def intervals_panel(axis: Axes, comparison: Comparison, family: str) -> None:
-    """Episode K of every agent, with intervals; under three runs, each run as a small mark."""
-    groups = comparison.of_family(family)
+    """Episode K of every agent, in the legend's order, with intervals; under three runs, each run as a small mark."""
+    groups = sorted(comparison.of_family(family), key=lambda group: comparison.legend.index(group.label))
     for number, group in enumerate(groups):
         found, style = _score(group, -1), style_of(group.agent)
         axis.errorbar(found.value, -number, xerr=_whiskers([found]), color=style.colour, marker=style.marker, markersize=5, linewidth=1.6)
@@ -225,7 +225,7 @@ def _whiskers(found: list[Estimate]) -> np.ndarray | None:
     return np.maximum(np.transpose(ends), 0.0) if len(ends) == len(found) else None
 
 
-def _quantity(groups: tuple[Group, ...]) -> str:
+def _quantity(groups: Sequence[Group]) -> str:
     return "mean return" if any(group.reference is None for group in groups) else "mean of normalised scores"
 
 
