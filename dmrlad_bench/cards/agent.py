@@ -57,6 +57,7 @@ class AgentCard(Sections):
     budget: dict[str, Sections] = {}
     family: dict[str, FamilySections] = {}
     like: dict[str, str] = Field(default={}, description="family -> the family whose sections it has, too")
+    search: dict[str, dict[str, Any]] = Field(default={}, description="what is tuned, see `cards.search`; decides no result")
     path: Path = Field(exclude=True)
 
 
@@ -108,7 +109,7 @@ def resolve_agent(card: AgentCard, family: str, budget: str, overrides: tuple[st
         CardError: unknown budget or key, ill-typed value, or a card that extends itself.
     """
     _known_budget(budget, "budget")
-    chain = _chain(card)
+    chain = extended_chain(card)
     families = _families(chain, family)
     content: dict[str, Any] = {}
     for link in chain:
@@ -125,7 +126,7 @@ def resolve_agent(card: AgentCard, family: str, budget: str, overrides: tuple[st
     return config
 
 
-def _chain(card: AgentCard) -> list[AgentCard]:
+def extended_chain(card: AgentCard) -> list[AgentCard]:
     """The card, behind the one that it extends, and so on down to the first."""
     chain = [card]
     while (name := _extended_by(chain[0])) is not None:

@@ -12,12 +12,12 @@ from typer.exceptions import TyperException
 import dmrlad_bench
 from dmrlad_bench.cards import CardError
 from dmrlad_bench.cards.foreign import described
-from dmrlad_bench.cli import cards, machine, reports, running
+from dmrlad_bench.cli import cards, machine, reports, running, tuning
 from dmrlad_bench.cli.output import PROGRAM, fail, give_up_output, open_outputs
 from dmrlad_bench.harness.errors import RunFailed
 
 COMMANDS = (
-    *(running.run, running.evaluate, cards.envs, cards.agents, machine.doctor),
+    *(running.run, running.evaluate, tuning.tune, cards.envs, cards.agents, machine.doctor),
     *(reports.compare, reports.plot, reports.submit, reports.leaderboard, reports.reference),
 )
 

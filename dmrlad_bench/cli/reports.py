@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dmrlad_bench.cards import CardError, load_family, register_folder
-from dmrlad_bench.cli.options import complete_families
+from dmrlad_bench.cli.options import complete_families, whole_number
 from dmrlad_bench.cli.output import fail, table_console, write_text
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Runs = Annotated[
     list[Path],
-    typer.Argument(metavar="RUN", help="Run folders, result.json files, or folders that hold run folders.", show_default=False),
+    typer.Argument(metavar="RUN", help="Run folders, result.json files, leaderboard entries, or folders of them.", show_default=False),
 ]
 Format = Annotated[str, typer.Option("--format", metavar="NAME", help="table, markdown, csv or latex.")]
 Split = Annotated[str, typer.Option(metavar="NAME", help="test, train or ood.")]
@@ -26,6 +26,14 @@ Stochastic = Annotated[bool, typer.Option("--stochastic", help="Scores of stocha
 AllowMixed = Annotated[
     bool, typer.Option("--allow-mixed", help="Compare other budgets, configurations, families or protocols all the same, and say so.")
 ]
+
+Order = Annotated[
+    str | None,
+    typer.Option(metavar="AGENTS", help="given, score, or names and commas. [default: legends by score]", show_default=False),
+]
+Rename = Annotated[list[str], typer.Option("--rename", metavar="OLD=NEW", help="What to call an agent. May be repeated.")]
+Size = Annotated[str | None, typer.Option(metavar="WxH", help="Of the figure, inches. [default: what its panels need]", show_default=False)]
+Dpi = Annotated[int, typer.Option(parser=whole_number, metavar="N", help="Dots per inch of a .png.")]
 
 
 def compare(
@@ -38,6 +46,10 @@ def compare(
     baseline: Annotated[
         str | None, typer.Option(metavar="AGENT", help="Agent that the others are held against. [default: the first]", show_default=False)
     ] = None,
+    order: Order = None,
+    rename: Rename = [],  # noqa: B006
+    size: Size = None,
+    dpi: Dpi = 130,
 ) -> None:
     """Compare agents from finished runs: tables with intervals for each family, and over all of them."""
     from dmrlad_bench.reports.comparison import compare as compare_runs
@@ -45,13 +57,19 @@ def compare(
     from dmrlad_bench.reports.formats import check_format
 
     check_format(form)
+    inches = None
     if plot_file is not None:
-        from dmrlad_bench.reports.plots import check_plot_path
+        from dmrlad_bench.reports.plots import check_plot_path, check_size, size_of
 
         check_plot_path(plot_file)
-    comparison = compare_runs(runs, split=split, deterministic=not stochastic, allow_mixed=allow_mixed, baseline=baseline)
+        inches = None if size is None else size_of(size)
+        check_size(inches, dpi)
+    elif size is not None:
+        raise CardError(f"size {size!r}: there is no figure to be of that size without --plot FILE")
+    options: dict[str, Any] = {"allow_mixed": allow_mixed, "baseline": baseline, "order": order, "rename": rename}
+    comparison = compare_runs(runs, split=split, deterministic=not stochastic, **options)
     if plot_file is not None:
-        comparison.plot(plot_file)
+        comparison.plot(plot_file, size=inches, dpi=dpi)
     if form == "table":
         _show(comparison_tables(comparison))
     else:
@@ -65,14 +83,21 @@ def plot(
     split: Split = "test",
     stochastic: Stochastic = False,
     allow_mixed: AllowMixed = False,
+    order: Order = None,
+    rename: Rename = [],  # noqa: B006
+    size: Size = None,
+    dpi: Dpi = 130,
 ) -> None:
     """Draw a figure from finished runs."""
     from dmrlad_bench.reports.comparison import compare as compare_runs
-    from dmrlad_bench.reports.plots import check_kind, check_plot_path
+    from dmrlad_bench.reports.plots import check_kind, check_plot_path, check_size, size_of
 
     check_kind(kind)
     check_plot_path(out)
-    compare_runs(runs, split=split, deterministic=not stochastic, allow_mixed=allow_mixed).plot(out, kind)
+    inches = None if size is None else size_of(size)
+    check_size(inches, dpi)
+    options: dict[str, Any] = {"allow_mixed": allow_mixed, "order": order, "rename": rename}
+    compare_runs(runs, split=split, deterministic=not stochastic, **options).plot(out, kind, size=inches, dpi=dpi)
     print(f"figure: {out}")
 
 

@@ -47,7 +47,12 @@ def iterations(agent: AgentConfig) -> int:
 
 def training_steps(agent: AgentConfig, family: FamilyCard) -> int:
     """Environment steps of a whole run's training, if no episode ends early."""
-    last, initial = iterations(agent), agent.exploration.initial_iterations
+    return steps_of_schedule(agent, family) if iterations(agent) else 0
+
+
+def steps_of_schedule(agent: AgentConfig, family: FamilyCard) -> int:
+    """The same, of an agent that is known to learn: its class is not looked at."""
+    last, initial = agent.schedule.iterations, agent.exploration.initial_iterations
     first = sum(collected(agent, family, iteration).steps for iteration in range(1, min(initial, last) + 1))
     return first + max(0, last - initial) * collected(agent, family, initial + 1).steps
 

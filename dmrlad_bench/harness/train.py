@@ -19,12 +19,14 @@ from dmrlad_bench.harness.expected import SCORED_ONLY
 from dmrlad_bench.harness.failures import ERROR_FILE, unexpected, written_traceback
 from dmrlad_bench.harness.machine import torch_settings
 from dmrlad_bench.harness.run import Run, RunConfig, check_folder, locked, settle
-from dmrlad_bench.harness.session import Session
+from dmrlad_bench.harness.session import Session, Watch
 from dmrlad_bench.harness.threads import Threads
 from dmrlad_bench.reports.results import RESULT_FILE
 
 
-def train_run(config: RunConfig, folder: Path, *, resume: bool, command: list[str], quiet: bool = False, bar: bool = True) -> Run:
+def train_run(
+    config: RunConfig, folder: Path, *, resume: bool, command: list[str], quiet: bool = False, bar: bool = True, watch: Watch | None = None
+) -> Run:
     """Train and score one agent on one family with one seed; a finished run is returned as it is.
 
     Args:
@@ -34,6 +36,7 @@ def train_run(config: RunConfig, folder: Path, *, resume: bool, command: list[st
         command: recorded in the result, and shown as the way to continue.
         quiet: show no progress.
         bar: show progress as a bar where standard error is a terminal; else as lines that begin with the run's title.
+        watch: is shown the curve so far after every iteration that is saved; may raise `Stopped`, which ends this sitting.
 
     Raises:
         CardError: the folder cannot be used, holds another configuration, or its checkpoints are corrupt.
@@ -53,7 +56,7 @@ def train_run(config: RunConfig, folder: Path, *, resume: bool, command: list[st
         remove_leftovers(folder)
         (folder / ERROR_FILE).unlink(missing_ok=True)
         with torch_settings(threads.torch, config.device):
-            _sit(Session(config, folder, command, threads), command, quiet, bar)
+            _sit(Session(config, folder, command, threads, watch), command, quiet, bar)
         return run
 
 

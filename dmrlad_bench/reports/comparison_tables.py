@@ -67,7 +67,17 @@ def _headline(comparison: Comparison, groups: tuple[Group, ...]) -> ReportTable:
             )
         )
     columns = ("agent", "runs", "return", "by run", "rank", "success", "normalised", "env steps", "minutes")
-    return ReportTable(_title(comparison, groups, "the last episode of the trial"), columns, tuple(rows), _notes(comparison, groups))
+    best = tuple((row, columns.index(name)) for row in _best(groups, ranks) for name in ("return", "normalised"))
+    title = _title(comparison, groups, "the last episode of the trial")
+    return ReportTable(title, columns, tuple(rows), _notes(comparison, groups), best)
+
+
+def _best(groups: tuple[Group, ...], ranks: dict[str, int | None]) -> list[int]:
+    """Rows of the agents of the first rank; where too few runs give no ranks, of the highest mean."""
+    if set(ranks.values()) != {None}:
+        return [row for row, group in enumerate(groups) if ranks[group.label] == 1]
+    means = [float(group.returns[:, :, -1].mean()) for group in groups]
+    return [row for row, mean in enumerate(means) if mean == max(means)]
 
 
 def _against(comparison: Comparison, groups: tuple[Group, ...]) -> ReportTable:
