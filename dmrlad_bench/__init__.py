@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from dmrlad_bench.envs.family import family
     from dmrlad_bench.envs.wrappers import RL2Observation, TrialWrapper
     from dmrlad_bench.harness.api import evaluate, train
+    from dmrlad_bench.harness.recording import record
     from dmrlad_bench.reports.comparison import compare
 
 __version__ = "0.1.0"
-__all__ = ["RL2Observation", "TrialWrapper", "__version__", "compare", "evaluate", "families", "family", "train"]
+__all__ = ["RL2Observation", "TrialWrapper", "__version__", "compare", "evaluate", "families", "family", "record", "train"]
 
 
 def families() -> list[str]:
@@ -40,6 +41,10 @@ def __getattr__(name: str) -> Any:
         from dmrlad_bench.reports.comparison import compare
 
         return compare
+    if name == "record":
+        from dmrlad_bench.harness.recording import record
+
+        return record
     if name in ("train", "evaluate"):
         from dmrlad_bench.harness import api
 

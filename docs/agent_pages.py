@@ -11,23 +11,32 @@ from pydantic import BaseModel
 from dmrlad_bench.cards import BUDGETS, AgentCard, AgentConfig, family_names, load_agent, resolve_agent
 from dmrlad_bench.cards.agent_config import OWN_SECTIONS
 from dmrlad_bench.envs.family import TaskFamily, family
+from dmrlad_bench.harness.expected import SCORED_ONLY
 
 SHOWN_FAMILY = "CheetahVelSparse"
 SCRIPTED_FAMILY = "SawyerReachSparse"
 SECTIONS = ("inference", "actor_critic", "relabel", "exploration", "schedule")
-EXPLAINED = {"pearl": "[How PEARL works](../../how-pearl-works.md)", "rl2": "[How RL2 works](../../how-rl2-works.md)"}
+BASELINES = "[How the baselines work](../../how-the-baselines-work.md)"
+EXPLAINED = {
+    "pearl": "[How PEARL works](../../how-pearl-works.md)",
+    "rl2": "[How RL2 works](../../how-rl2-works.md)",
+    "thompson": BASELINES,
+    "task-posterior": BASELINES,
+}
 
 
 def agent_page(name: str, folder: Path) -> str:
     """An agent's page: its parts, how much it trains, its configuration for every budget, and the card."""
     card = load_agent(name)
     shown = resolve_agent(card, SHOWN_FAMILY, "full")
-    facts = [("algorithm", f"`{shown.algorithm}`"), ("sees the task", "yes" if shown.task_observable else "no")]
+    sees = "yes" if shown.task_observable else "while training" if shown.shown_while_training else "no"
+    track = f"[{shown.track}](../../protocol.md#tracks)"
+    facts = [("algorithm", f"`{shown.algorithm}`"), ("track", track), ("sees the task", sees)]
     if card.extends is not None:
         facts.append(("extends", f"[{card.extends}]({card.extends}.md)"))
     solved = SCRIPTED_FAMILY if shown.algorithm == "scripted" else SHOWN_FAMILY
     usage = f"```console\n$ dmrlad-bench run --agent {name} --env DMRLAD/{solved}-v0\n```"
-    if shown.algorithm in ("random", "scripted"):
+    if shown.algorithm in SCORED_ONLY:
         nothing = "It does not learn: a run consists of the final scores, and the sections of a configuration are not read."
         return page(name, flowing(card.description), table(("", ""), facts), usage, nothing, card_listing("agents", name, folder))
     facts += [

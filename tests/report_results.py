@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -119,7 +119,7 @@ def make_result(
     )
     result = Result(
         family=FamilyRecord(id=card.id, digest=card.digest, reference=reference),
-        agent=AgentRecord(name=agent, digest=preset_digest(agent, family, budget)),
+        agent=AgentRecord(name=agent, digest=preset_digest(agent, family, budget), track=track_of(agent)),
         budget=budget,  # pyright: ignore[reportArgumentType]
         seed=seed,
         iterations=iterations,
@@ -140,6 +140,11 @@ def make_result(
 def preset_digest(agent: str, family: str, budget: str) -> str:
     """The digest of a preset on a family with a budget; anything else has one that no preset has."""
     return resolve_agent(load_agent(agent), family, budget).digest if agent in agent_names() else "f" * 64
+
+
+def track_of(agent: str) -> Literal["standard", "privileged"]:
+    """The track of a preset; standard for anything else."""
+    return (load_agent(agent).track if (ROOT / "agents" / f"{agent}.toml").exists() else None) or "standard"
 
 
 def _matrix(

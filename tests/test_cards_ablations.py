@@ -17,6 +17,7 @@ DECLARED = {  # ablation -> (what it is an ablation of, the keys that it may set
     "cemrl": ("dmrlad", {"actor_critic.critic": "scalar", "relabel.kind": "none"}),
     "cemrl-hfr": ("dmrlad", {"actor_critic.critic": "scalar"}),
     "cemrl-hfr-no-norm": ("cemrl-hfr", {"actor_critic.critic_norm": "none"}),
+    "blind": ("cemrl", {"inference.kind": "none", "schedule.reconstruction_updates": 0}),
     "dmrlad-plus-no-transitions": ("dmrlad-plus", {f"relabel.{key}": 0.0 for key in STEP_KEYS}),  # where dmrlad-plus has them
     "dmrlad-plus-no-probing": ("dmrlad-plus", {"exploration.test_episodes": 0, "exploration.test_interval": 0}),
 }

@@ -92,7 +92,7 @@ def test_the_documented_example(tmp_path: Path, module: Any, capsys: pytest.Capt
     assert (returns > -18.0).all(), returns  # standing still, as before training, is worth -20.4
     config = tomllib.loads((folder / "config.toml").read_text())["agent"]
     assert (config["algorithm"], config["import_path"]) == ("external", "my_agent:MyAgent")
-    assert set(config) == {"name", "algorithm", "import_path", "task_observable", "description", "exploration", "schedule"}
+    assert set(config) == {"name", "algorithm", "import_path", "track", "task_observable", "description", "exploration", "schedule"}
     monkeypatch.chdir(tmp_path)
     again = shown(capsys, "evaluate", "runs/PointGoal/my-agent--smoke--seed0", "--trust-code")
     for mean in returns:
@@ -166,9 +166,10 @@ def test_an_agent_that_is_shown_the_task(tmp_path: Path, module: Any) -> None:
     walk = "return np.clip((observation[:, 2:] - observation[:, :2]) / 0.1, -1, 1)"
     name = module("shown_agents", AGENT.replace("return np.full((self.num_envs, self.problem.action_dim), 0.1 * self.learnt)", walk))
     with (tmp_path / f"{name}.py").open("a") as file:
-        file.write("\n    task_observable = True\n")
+        file.write("\n    task_observable = True\n    track = 'privileged'\n")
     run = trained(f"{name}:Still", tmp_path / "runs")
     assert run.config.agent.task_observable
+    assert run.result.agent.track == "privileged"
     assert run.result.scores().success_rates.tolist() == [1.0, 1.0, 1.0]
 
 

@@ -153,10 +153,11 @@ def test_few_runs_and_unequal_seeds_are_said() -> None:
 def test_agents_that_no_interval_parts_share_a_rank() -> None:
     runs = agents("dmrlad", "oracle", "random") + [make_result("cemrl", seed=seed, level=5.1) for seed in (0, 1, 2)]
     comparison = compare([*runs, make_result("pearl")])
-    ranks = {"dmrlad": 2, "oracle": 1, "random": 4, "cemrl": 2, "pearl": None}
+    ranks = {"dmrlad": 1, "oracle": 1, "random": 3, "cemrl": 1, "pearl": None}  # the oracle in its own track
     assert comparison.ranks("DMRLAD/PointGoalSparse-v0") == ranks
     rows = [line.strip("| ").split(" | ") for line in comparison.table("markdown").splitlines() if line.startswith("| ")]
-    assert [row[6].strip() for row in rows[2:7]] == ["2", "1", "4", "2", "-"]
+    assert [row[6].strip() for row in rows[2:7]] == ["1", "3", "1", "-", "1"]
+    assert rows[6][0].startswith("oracle (privileged)")
 
 
 # ---- what is refused ----------------------------------------------------------------------------------------------------
@@ -325,7 +326,7 @@ def test_csv_is_read_back() -> None:
     comparison = compare(agents("dmrlad", "random"))
     found = records(comparison)
     assert len(found) == 2 * 3 * 4 + 2
-    assert {len(record) for record in found} == {18}
+    assert {len(record) for record in found} == {19}
     assert {record["family"] for record in found} == {"DMRLAD/PointGoalSparse-v0"}
 
 

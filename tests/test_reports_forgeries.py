@@ -213,7 +213,7 @@ def test_a_class_that_is_shown_the_task_cannot_stand_in_the_standard_track(tmp_p
     (entry,) = make_entries(read_runs(runs), "seer", ABOUT)
     assert entry.agent.track == "privileged"
     below = leaderboard_tables([entry, honest()])[0].rows
-    assert [row[:3] for row in below] == [("dmrlad", "standard", "1"), ("seer", "privileged", "1")]
+    assert [row[:2] for row in below] == [("dmrlad", "1"), ("seer (privileged)", "1")]
     unmarked = forged(entry, lambda content: content["agent"].update(track="standard"))
     (fault,) = check_leaderboards(published(tmp_path / "boards", unmarked))
     assert re.search(r"seer--quick\.json: seed 0: key 'agent\.track' is .*'standard'", fault)
@@ -273,7 +273,7 @@ def test_budgets_are_real(tmp_path: Path) -> None:
     (entry,) = make_entries(read_runs(runs), "patient", ABOUT)
     assert entry.budget_steps == "other"
     (table,) = leaderboard_tables([entry, honest(level=2.0)])
-    assert [row[:3] for row in table.rows] == [("dmrlad", "standard", "1"), ("patient \N{DAGGER}", "standard", "-")]
+    assert [row[:2] for row in table.rows] == [("dmrlad", "1"), ("patient \N{DAGGER}", "-")]
     assert "\N{DAGGER} other environment steps than the budget's 97200, so no rank: patient" in table.notes
     folder = published(tmp_path / "boards", entry)
     assert check_leaderboards(folder) == []

@@ -117,7 +117,7 @@ def test_fewer_than_three_runs_have_no_intervals(tmp_path: Path, seeds: tuple[in
     page = (folder / "README.md").read_text()
     assert "fewer than 3 runs, so no interval and no rank, and the runs' values in parentheses: dmrlad" in page
     (row,) = [line for line in page.splitlines() if line.startswith("| dmrlad |")]
-    assert row.split(" | ")[1:3] == ["standard", "-"]
+    assert row.split(" | ")[1] == "-"
     last = [run.scores().mean_returns[2] for run in entry.runs]
     assert f"| {np.mean(last):.2f}{f' ({last[0]:.2f}; {last[1]:.2f})' if len(seeds) == 2 else ''} |" in row
     assert "nan" not in leaderboard_text([entry], "csv")
@@ -405,10 +405,10 @@ def test_a_table_holds_one_family_and_one_budget_best_first(boards: Path) -> Non
         "DMRLAD/PointGoalSparse-v0, budget quick",
         "DMRLAD/PointGoalSparse-v0, budget full",
     ]
-    assert [row[0] for row in tables[1].rows] == ["dmrlad", "random", "oracle"]  # who is shown the task stands apart
+    assert [row[0] for row in tables[1].rows] == ["dmrlad", "random", "oracle (privileged)"]
     assert "seeds differ: dmrlad: 0, 1, 2; random: 0, 1, 2; oracle: 0, 1" in tables[1].notes
-    assert tables[0].rows[0][8:10] == ("-", "-")
-    assert [row[2] for row in tables[1].rows] == ["1", "2", "-"]  # two runs of oracle
+    assert tables[0].rows[0][7:9] == ("-", "-")
+    assert [row[1] for row in tables[1].rows] == ["1", "2", "-"]  # two runs of oracle
     assert leaderboard_markdown(entries[::-1]) == leaderboard_markdown(entries)
 
 

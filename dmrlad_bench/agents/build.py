@@ -21,6 +21,10 @@ def build_agent(config: AgentConfig, problem: Problem, seed: np.random.SeedSeque
         from dmrlad_bench.agents.simple import RandomAgent
 
         return RandomAgent(problem, seed)
+    if config.algorithm == "still":
+        from dmrlad_bench.agents.simple import StillAgent
+
+        return StillAgent(problem, seed)
     if config.algorithm == "external":
         from dmrlad_bench.agents.external import build_external
 
@@ -33,6 +37,14 @@ def build_agent(config: AgentConfig, problem: Problem, seed: np.random.SeedSeque
         from dmrlad_bench.agents.pearl import PearlAgent
 
         return PearlAgent(config, problem, seed, device)
+    if config.algorithm == "thompson":
+        from dmrlad_bench.agents.thompson import Thompson
+
+        return Thompson(config, problem, seed, device)
+    if config.algorithm == "task-posterior":
+        from dmrlad_bench.agents.task_posterior import TaskPosterior
+
+        return TaskPosterior(config, problem, seed, device)
     from dmrlad_bench.agents.cemrl import Cemrl
 
     return Cemrl(config, problem, seed, device)

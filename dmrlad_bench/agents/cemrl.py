@@ -56,7 +56,7 @@ class Cemrl(ReplayAgent):
         self.relabeller: Relabeller | None = None
         if config.relabel.kind != "none" and problem.relabelable:
             tasks = torch.as_tensor(problem.train_tasks, dtype=torch.float32, device=self.device)
-            self.relabeller = Relabeller(config.relabel, Hindsight(tasks, problem.reward), task_observable=config.task_observable)
+            self.relabeller = Relabeller(config.relabel, Hindsight(tasks, problem.reward), task_observable=config.shown_while_training)
         self.by_step = StepRelabelling.of(config, problem, self.relabeller)
         self.graphed: dict[str, GraphedUpdate[Any]] = {}
         if self.device.type == "cuda":

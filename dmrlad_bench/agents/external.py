@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any, get_args
 
 import numpy as np
 
+from dmrlad_bench.agents import withheld
 from dmrlad_bench.agents.interface import Diverged, Metrics, Problem, Transition
+from dmrlad_bench.agents.withheld import Judge
 from dmrlad_bench.cards import AgentConfig, CardError
+from dmrlad_bench.cards.agent_config import Track
 from dmrlad_bench.cards.external import EXTERNAL
 from dmrlad_bench.cards.foreign import described, import_foreign, message_of, printable, refusing
 
@@ -17,7 +21,9 @@ NEEDED = ("begin_trial", "act", "observe")
 PAIRS = (("state_dict", "load_state_dict"), ("new_replay_shard", "load_replay_shards"))
 OWN_COLUMNS = ("charts/", "eval/")  # of the log; they are the harness's to fill
 LONGEST_NAME = 100  # of a number that is logged
-METHODS = frozenset((*NEEDED, *(name for pair in PAIRS for name in pair), "learn", "begin_training_trial", "begin_episode", "fork"))
+OUTCOMES = "observe_outcome"  # the member by which an agent asks for outcomes while it is scored
+OPTIONAL = ("learn", "begin_training_trial", "begin_episode", "fork", OUTCOMES)
+METHODS = frozenset((*NEEDED, *(name for pair in PAIRS for name in pair), *OPTIONAL))
 
 
 class AgentFault(RuntimeError):
@@ -32,10 +38,21 @@ def complete(config: AgentConfig) -> AgentConfig:
     """
     if config.algorithm != EXTERNAL:
         return config
-    found = load_class(_path_of(config))
-    with refusing(f"agent {config.import_path!r}: task_observable"):
-        shown = bool(getattr(found, "task_observable", False))
-    return config.model_copy(update={"task_observable": True}) if shown else config
+    found, where = load_class(_path_of(config)), f"agent {config.import_path!r}"
+    with refusing(f"{where}: task_observable"):
+        shown = config.task_observable or bool(getattr(found, "task_observable", False))
+    with refusing(f"{where}: track"):
+        track = getattr(found, "track", config.track)
+        known = type(track) is str and track in get_args(Track)
+    if not known:
+        raise CardError(f"{where}: track: expected {' or '.join(map(repr, get_args(Track)))}, got {printable(repr(track))}")
+    if config.track == "privileged" and track != "privileged":
+        raise CardError(f"{where}: track is {track!r} on the class, {config.track!r} on the card")
+    if track != "privileged":
+        asks = "task_observable = True" if shown else OUTCOMES if callable(getattr(found, OUTCOMES, None)) else None
+        if asks is not None:
+            raise CardError(f"{where}: {asks} is for the privileged track only: the class must declare track = 'privileged'")
+    return config.model_copy(update={"task_observable": shown, "track": track})
 
 
 def takes_device(config: AgentConfig) -> bool:
@@ -83,8 +100,10 @@ def build_external(config: AgentConfig, problem: Problem, seed: np.random.SeedSe
     import_path = _path_of(config)
     made = load_class(import_path)
     options = {"device": device} if takes_device(config) else {}
-    agent = _call(f"agent {import_path!r}: {made.__name__}(problem, seed)", lambda: made(problem, whole_seed(seed), **options))
-    return WatchedAgent(agent, import_path, problem, config.task_observable)
+    judge = None if config.track == "privileged" else Judge(problem)
+    given = problem if judge is None else judge.problem()
+    agent = _call(f"agent {import_path!r}: {made.__name__}(problem, seed)", lambda: made(given, whole_seed(seed), **options))
+    return WatchedAgent(agent, import_path, problem, config.task_observable, judge)
 
 
 def whole_seed(seed: np.random.SeedSequence) -> int:
@@ -100,11 +119,19 @@ class WatchedAgent:
         import_path: names the class in messages.
         problem: sizes of the family.
         task_observable: whether the agent is shown the task.
+        judge: hands the problem's functions to an agent of the standard track; None for a privileged one, which has them always.
     """
 
-    def __init__(self, agent: Any, import_path: str, problem: Problem, task_observable: bool) -> None:
+    def __init__(self, agent: Any, import_path: str, problem: Problem, task_observable: bool, judge: Judge | None = None) -> None:
         self.agent, self.import_path, self.problem = agent, import_path, problem
-        self.task_observable = task_observable
+        self.task_observable, self.judge = task_observable, judge
+        self.track = "standard" if judge is not None else "privileged"
+
+    @contextmanager
+    def scored(self) -> Iterator[None]:
+        """The time in which the agent is scored, by itself or by forks: one of the standard track has no reward function then."""
+        with nullcontext() if self.judge is None else self.judge.withheld():
+            yield
 
     def __getattr__(self, name: str) -> Any:
         if name not in METHODS or not callable(method := getattr(self.agent, name, None)):
@@ -150,7 +177,7 @@ class WatchedAgent:
             return self
         forked = self._watched("fork", self.agent.fork, (whole_seed(seed),))
         _check_members(forked, self._where("fork"))
-        return WatchedAgent(forked, self.import_path, self.problem, self.task_observable)
+        return WatchedAgent(forked, self.import_path, self.problem, self.task_observable, self.judge)
 
     def _watched(self, name: str, method: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         result = _call(self._where(name), lambda: method(*arguments))
@@ -207,4 +234,4 @@ def _call(where: str, method: Callable[[], Any]) -> Any:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever a stranger's code raises; SystemExit among it would end the program as if all were done
-        raise AgentFault(f"{where}: {described(error, __file__)}") from error
+        raise AgentFault(f"{where}: {described(error, __file__, withheld.__file__)}") from error

@@ -43,8 +43,12 @@ def timed_phase(seconds: dict[str, float], name: str, device: torch.device) -> I
     seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - started
 
 
-def averaged_updates(update: Callable[[], dict[str, Tensor]], updates: int, learner: Learner, phases: Phases | None = None) -> Metrics:
+def averaged_updates(
+    update: Callable[[], dict[str, Tensor]], updates: int, learner: Learner, phases: Phases | None = None, kind: str = "policy"
+) -> Metrics:
     """Call `update` so many times, telling `phases` how far it is; returns the means of the scalar tensors that it gives.
+
+    `kind` names the updates in messages.
 
     Raises:
         Diverged: one of them is not finite; looked at every `CHECK_INTERVAL` updates, for looking waits for the device.
@@ -63,5 +67,5 @@ def averaged_updates(update: Callable[[], dict[str, Tensor]], updates: int, lear
         sums = dict(zip(names, total.tolist(), strict=True))
         broken = next((name for name, value in sums.items() if not math.isfinite(value)), None)
         if broken is not None:
-            raise Diverged(f"the {broken} loss is {sums[broken]} at policy update {learner.updates}")
+            raise Diverged(f"the {broken} loss is {sums[broken]} at {kind} update {learner.updates}")
     return {name: value / updates for name, value in zip(names, total.tolist(), strict=True)}

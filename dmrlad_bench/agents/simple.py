@@ -10,7 +10,7 @@ from dmrlad_bench.agents.interface import Problem, Transition
 
 
 class RandomAgent:
-    """Uniform actions in [-1, 1]: the lower end of the normalised score."""
+    """Uniform actions in [-1, 1]."""
 
     task_observable = False
 
@@ -33,6 +33,18 @@ class RandomAgent:
     def fork(self, seed: np.random.SeedSequence) -> RandomAgent:
         """A random agent with a generator of its own."""
         return RandomAgent(self.problem, seed)
+
+
+class StillAgent(RandomAgent):
+    """Zero actions: what standing still is worth."""
+
+    def act(self, observation: np.ndarray, deterministic: bool) -> np.ndarray:
+        """Zeros, `(num_envs, action_dim)`."""
+        return np.zeros((self.num_envs, self.problem.action_dim), dtype=np.float32)
+
+    def fork(self, seed: np.random.SeedSequence) -> StillAgent:
+        """Another one that stands still."""
+        return StillAgent(self.problem, seed)
 
 
 class ScriptedAgent:

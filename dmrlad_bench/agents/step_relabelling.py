@@ -25,7 +25,7 @@ class StepRelabelling:
 
     def __init__(self, config: AgentConfig, hindsight: Hindsight, success: Callable[[Any, Any], Any]) -> None:
         self.config, self.hindsight, self.success = config.relabel, hindsight, success
-        self.task_observable = config.task_observable
+        self.task_observable = config.shown_while_training
         self.with_deviation = config.actor_critic.belief_input == "mean_and_deviation"
 
     @staticmethod

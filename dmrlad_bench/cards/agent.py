@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import Field
 
-from dmrlad_bench.cards.agent_config import OWN_SECTIONS, AgentConfig, Algorithm
+from dmrlad_bench.cards.agent_config import OWN_SECTIONS, AgentConfig, Algorithm, Track
 from dmrlad_bench.cards.external import EXTERNAL, SCHEDULED_AS, applicable, card_content
 from dmrlad_bench.cards.reading import KEYS_SHOWN, CardError, CardModel, nearest, parse_toml, read_toml, register_folder, validate
 
@@ -30,6 +30,8 @@ class Sections(CardModel):
     schedule: dict[str, Any] = {}
     pearl: dict[str, Any] = {}
     recurrent: dict[str, Any] = {}
+    posterior: dict[str, Any] = {}
+    reward_model: dict[str, Any] = {}
 
     def given(self) -> dict[str, dict[str, Any]]:
         """The sections that were written."""
@@ -50,10 +52,12 @@ class AgentCard(Sections):
     extends: str | None = None
     algorithm: Algorithm | None = None
     import_path: str | None = None
+    track: Track | None = None
     task_observable: bool | None = None
     budget: dict[str, Sections] = {}
     family: dict[str, FamilySections] = {}
     like: dict[str, str] = Field(default={}, description="family -> the family whose sections it has, too")
+    search: dict[str, dict[str, Any]] = Field(default={}, description="what is tuned, see `cards.search`; decides no result")
     path: Path = Field(exclude=True)
 
 
@@ -105,7 +109,7 @@ def resolve_agent(card: AgentCard, family: str, budget: str, overrides: tuple[st
         CardError: unknown budget or key, ill-typed value, or a card that extends itself.
     """
     _known_budget(budget, "budget")
-    chain = _chain(card)
+    chain = extended_chain(card)
     families = _families(chain, family)
     content: dict[str, Any] = {}
     for link in chain:
@@ -122,7 +126,7 @@ def resolve_agent(card: AgentCard, family: str, budget: str, overrides: tuple[st
     return config
 
 
-def _chain(card: AgentCard) -> list[AgentCard]:
+def extended_chain(card: AgentCard) -> list[AgentCard]:
     """The card, behind the one that it extends, and so on down to the first."""
     chain = [card]
     while (name := _extended_by(chain[0])) is not None:
@@ -158,7 +162,7 @@ def _extend(content: dict[str, Any], card: AgentCard, families: tuple[str, ...],
         content.update(kept)
     if card.algorithm is not None and card.algorithm != content.get("algorithm"):
         content.pop("inference", None)  # another algorithm infers in its own way
-    for name in ("algorithm", "import_path", "task_observable"):
+    for name in ("algorithm", "import_path", "track", "task_observable"):
         if getattr(card, name) is not None:
             content[name] = getattr(card, name)
     _merge(content, card.given())

@@ -6,12 +6,27 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from dmrlad_bench.cards.agent_sections import STEP_KEYS, ActorCritic, Exploration, Inference, Pearl, Recurrent, Relabel, Schedule
+from dmrlad_bench.cards.agent_sections import (
+    STEP_KEYS,
+    ActorCritic,
+    Exploration,
+    Inference,
+    Pearl,
+    Posterior,
+    Recurrent,
+    Relabel,
+    RewardModel,
+    Schedule,
+)
 from dmrlad_bench.cards.external import EXTERNAL, applicable, check_import_path, given, inapplicable_key
 from dmrlad_bench.cards.reading import CardModel, digest, unused
 
-Algorithm = Literal["cemrl", "pearl", "rl2", "random", "scripted", "external"]
-OWN_SECTIONS = {"pearl": "pearl", "rl2": "recurrent"}  # algorithm -> the section that it alone has
+Algorithm = Literal["cemrl", "pearl", "rl2", "thompson", "task-posterior", "random", "still", "scripted", "external"]
+Track = Literal["standard", "privileged"]
+# algorithm -> the section that it alone has
+OWN_SECTIONS = {"pearl": "pearl", "rl2": "recurrent", "thompson": "posterior", "task-posterior": "reward_model"}
+SHOWN_WHILE_TRAINING = ("thompson", "task-posterior")  # act by a policy of (observation, task): the true one in training, a drawn one after
+PRIVILEGED = ("thompson", "scripted")  # algorithms that are handed more than observations, actions, rewards and ends while scored
 NOT_READ: tuple[tuple[str, str, Any], ...] = (  # by pearl and rl2: section, key, the only value that says so
     ("actor_critic", "belief_input", "mean"),
     ("actor_critic", "bootstrap_belief", "held"),
@@ -29,6 +44,7 @@ NOT_READ_BY = {
 }
 # Keys that came after the first published results, by section: see `unused`.
 LATER_KEYS = {
+    "": ("posterior", "reward_model"),
     "inference": ("learning_rate_span", "reward_sees"),
     "actor_critic": ("averaging",),
     "relabel": ("copies_by_gain", "utility_fractions", *STEP_KEYS),
@@ -43,6 +59,9 @@ class AgentConfig(CardModel):
     name: str
     algorithm: Algorithm = Field(description="the class that the parts below are composed by")
     import_path: str | None = Field(default=None, description="package.module:Class; only where algorithm = 'external'")
+    track: Track = Field(
+        default="standard", description="privileged: while scored, it is shown the task, or is handed reward function or task list"
+    )
     task_observable: bool = Field(default=False, description="the task is appended to the observation (the oracle's view)")
     description: str
     inference: Inference = Inference()
@@ -52,6 +71,8 @@ class AgentConfig(CardModel):
     schedule: Schedule = Schedule()
     pearl: Pearl | None = Field(default=None, description="only where algorithm = 'pearl'")
     recurrent: Recurrent | None = Field(default=None, description="only where algorithm = 'rl2'")
+    posterior: Posterior | None = Field(default=None, description="only where algorithm = 'thompson'")
+    reward_model: RewardModel | None = Field(default=None, description="only where algorithm = 'task-posterior'")
 
     @model_validator(mode="after")
     def _own_section_only(self) -> AgentConfig:
@@ -60,6 +81,27 @@ class AgentConfig(CardModel):
                 raise ValueError(f"section {section!r} is read by algorithm {algorithm!r} only, not by {self.algorithm!r}")
             if algorithm == self.algorithm and getattr(self, section) is None:
                 raise ValueError(f"algorithm {algorithm!r} needs its section {section!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _in_its_track(self) -> AgentConfig:
+        if self.task_observable and self.track != "privileged":
+            raise ValueError("task_observable = true shows the task to the agent: track must be 'privileged'")
+        if self.algorithm == EXTERNAL:
+            return self
+        track = "privileged" if self.task_observable or self.algorithm in PRIVILEGED else "standard"
+        if self.track != track:
+            why = f"algorithm {self.algorithm!r} with task_observable = {str(self.task_observable).lower()}"
+            raise ValueError(f"{why}: track must be {track!r}, got {self.track!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _fit_for_a_posterior(self) -> AgentConfig:
+        if self.algorithm in SHOWN_WHILE_TRAINING and (self.task_observable or self.inference.kind != "none"):
+            raise ValueError(
+                f"algorithm {self.algorithm!r} finds the task among those of training: "
+                "task_observable must be false, inference.kind must be 'none'"
+            )
         return self
 
     @model_validator(mode="after")
@@ -112,14 +154,20 @@ class AgentConfig(CardModel):
     def _consistent(self) -> AgentConfig:
         if self.algorithm != "pearl" and self.inference.kind == "none" and self.relabel.kind == "hfr":
             raise ValueError("relabel.kind 'hfr' scores beliefs, so inference.kind must not be 'none'")
-        if self.algorithm != EXTERNAL and self.task_observable and self.relabel.kind == "hfr":
+        if self.algorithm != EXTERNAL and self.shown_while_training and self.relabel.kind == "hfr":
             raise ValueError(
-                "relabel.kind 'hfr' foresees what a belief is worth: with task_observable, it must be 'none', 'random' or 'hindsight'"
+                "relabel.kind 'hfr' foresees what a belief is worth: with the task in the observation, it must be 'none', 'random' or "
+                "'hindsight'"
             )
         return self
 
     @property
+    def shown_while_training(self) -> bool:
+        """Whether training observations, and the states that are learnt from, end with the task."""
+        return self.task_observable or self.algorithm in SHOWN_WHILE_TRAINING
+
+    @property
     def digest(self) -> str:
-        """SHA-256 of the resolved configuration, without its prose and without later keys that it does not use."""
+        """SHA-256 of the resolved configuration, without its prose, its track and later keys that it does not use."""
         left_out = unused(self, LATER_KEYS)
-        return digest(self, exclude={"description": True} | left_out)
+        return digest(self, exclude={"description": True, "track": True} | left_out)

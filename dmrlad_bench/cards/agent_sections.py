@@ -140,6 +140,23 @@ class Recurrent(CardModel):
         return self
 
 
+class Posterior(CardModel):
+    """The posterior over the training tasks that follows from the family's reward function."""
+
+    deviation: float = Field(
+        default=0.05, ge=1e-6, le=1e6, description="s: how far, in units of reward, a reward may be from what its task predicts"
+    )
+
+
+class RewardModel(CardModel):
+    """A learnt model of the reward of (o, a, o', task), and the posterior over the training tasks that follows from it."""
+
+    hidden: Widths = (200, 200)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    batch_size: int = Field(default=256, ge=3, le=1_000_000, description="steps in an update; a third of each kind")
+    updates: int = Field(default=1000, ge=1, le=1_000_000_000, description="in an iteration")
+
+
 STEP_KEYS = ("crossed_share", "crossed_targets")  # of section relabel: shares of single steps, not of stored copies
 
 

@@ -13,7 +13,7 @@ IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 # section -> the keys that the harness itself reads; what is left are the parts of this package's learners
 EXPLORATION_KEYS = frozenset({"initial_iterations"})
 LEARNERS_SCHEDULE_KEYS = frozenset({"reconstruction_updates", "policy_updates", "replay_trials"})
-GENERAL_KEYS = ("name", "algorithm", "import_path", "task_observable", "description")
+GENERAL_KEYS = ("name", "algorithm", "import_path", "track", "task_observable", "description")
 
 
 def card_content(import_path: str) -> dict[str, Any]:

@@ -206,8 +206,8 @@ def load_family(name: str | Path) -> FamilyCard:
     stem, _, version = bare.partition("-v")
     names = family_names()
     if stem not in names:
-        known = ", ".join(f"{NAMESPACE}/{entry}-v{read_family(_published(entry)).version}" for entry in names)
-        raise CardError(f"unknown family {text!r}{nearest(stem, names)}; accepted: {known}, or the path of a TOML file")
+        accepted = f"{len(names)} names, as {names[0]}, that dmrlad-bench envs lists, or the path of a TOML file"
+        raise CardError(f"unknown family {text!r}{nearest(stem, names)}; accepted: {accepted}")
     card = read_family(_published(stem))
     if version and version != str(card.version):
         raise CardError(f"unknown version of family {text!r}; accepted: {card.id}")

@@ -39,12 +39,12 @@ def import_foreign(module_name: str, what: str) -> ModuleType:
         raise CardError(f"{what}: {described(error)}") from error
 
 
-def described(error: BaseException, skip: str = __file__) -> str:
-    """Type, message, and the innermost place outside of the libraries and of the file `skip`: one line."""
+def described(error: BaseException, *skip: str) -> str:
+    """Type, message, and the innermost place outside of the libraries and of the files `skip`: one line."""
     library = Path(sysconfig.get_path("stdlib"))
     frames = traceback.extract_tb(error.__traceback__)
     places = [(Path(frame.filename), frame.lineno) for frame in frames if frame.filename[:1] not in ("", "<")]
-    places = [(path, line) for path, line in places if path not in (Path(skip), Path(__file__)) and not path.is_relative_to(library)]
+    places = [(path, line) for path, line in places if path not in {*map(Path, skip), Path(__file__)} and not path.is_relative_to(library)]
     own = [(path, line) for path, line in places if "site-packages" not in path.parts] or places
     text = message_of(error)
     return f"{type(error).__name__}{text and f': {text}'}" + (f" ({own[-1][0]}:{own[-1][1]})" if own else "")

@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from typer.exceptions import TyperException
 
+import dmrlad_bench
 from dmrlad_bench.cards import CardError
 from dmrlad_bench.cards.foreign import described
-from dmrlad_bench.cli import cards, machine, reports, running
+from dmrlad_bench.cli import cards, machine, reports, running, tuning
 from dmrlad_bench.cli.output import PROGRAM, fail, give_up_output, open_outputs
 from dmrlad_bench.harness.errors import RunFailed
 
 COMMANDS = (
-    *(running.run, running.evaluate, cards.envs, cards.agents, machine.doctor),
+    *(running.run, running.evaluate, tuning.tune, cards.envs, cards.agents, machine.doctor),
     *(reports.compare, reports.plot, reports.submit, reports.leaderboard, reports.reference),
 )
 
-app = typer.Typer(name=PROGRAM, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+COMPLETION = f"_{PROGRAM.replace('-', '_').upper()}_COMPLETE"  # the variable by which a shell asks for completions
+COMPLETION_OPTIONS = ("--install-completion", "--show-completion")
+
+app = typer.Typer(name=PROGRAM, pretty_exceptions_enable=False, rich_markup_mode=None)
 for _command in COMMANDS:
     app.command()(_command)
 
 
-@app.callback()
-def _program() -> None:
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"{PROGRAM} {dmrlad_bench.__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _program(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")] = False,
+) -> None:
     """Meta-reinforcement learning in sparse-reward task families: train, score, compare."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -44,8 +60,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         code = fail(f"{' '.join(message.split())} (see {PROGRAM} --help)", 2) if message else 2
     except (KeyboardInterrupt, typer.Abort):
         code = fail("interrupted", 130)
-    except SystemExit as error:  # typer raises none here: it is from code of anyone's, and would end the program as if all were done
-        code = fail(described(error), 2)
+    except SystemExit as error:
+        if COMPLETION in os.environ or set(COMPLETION_OPTIONS) & set(sys.argv[1:] if arguments is None else arguments):
+            code = error.code if isinstance(error.code, int) else 0  # how typer ends after it has completed
+        else:  # from code of anyone's, and it would end the program as if all were done
+            code = fail(described(error), 2)
     except BrokenPipeError:
         give_up_output()  # whoever read our output left; nothing to say to them
         code = 0

@@ -9,12 +9,14 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from dmrlad_bench.cards import agent_names, family_names, load_agent, load_family, resolve_agent
-from dmrlad_bench.cli.options import DEFAULT_ENV, Budget, Overrides, import_from_here
+from dmrlad_bench.cli.options import DEFAULT_ENV, Budget, Overrides, complete_agents, complete_families, import_from_here
 from dmrlad_bench.cli.output import table_console
 from dmrlad_bench.protocol import SPLITS
 
 
-def envs(name: Annotated[str | None, typer.Argument(metavar="[ID]", help="Family to show.")] = None) -> None:
+def envs(
+    name: Annotated[str | None, typer.Argument(metavar="[ID]", help="Family to show.", autocompletion=complete_families)] = None,
+) -> None:
     """List the task families, or show one."""
     console = table_console()
     if name is not None:
@@ -31,17 +33,21 @@ def envs(name: Annotated[str | None, typer.Argument(metavar="[ID]", help="Family
 
 
 def agents(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Agent to show, resolved for a family and a budget.")] = None,
-    env: Annotated[str, typer.Option("--env", metavar="ID", help="Family.")] = DEFAULT_ENV,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="Agent to show, resolved for a family and a budget.", autocompletion=complete_agents),
+    ] = None,
+    env: Annotated[str, typer.Option("--env", metavar="ID", help="Family.", autocompletion=complete_families)] = DEFAULT_ENV,
     budget: Budget = "quick",
     overrides: Overrides = [],  # noqa: B006
 ) -> None:
     """List the agent presets, or show one's resolved configuration."""
     console = table_console()
     if name is None:
-        table = Table("name", "description")
+        table = Table("name", "track", "description")
         for entry in agent_names():
-            table.add_row(entry, load_agent(entry).description.strip())
+            config = resolve_agent(card := load_agent(entry), load_family(env).name, budget)
+            table.add_row(entry, config.track, card.description.strip())
         console.print(table)
         return
     import tomli_w

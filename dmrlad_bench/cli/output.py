@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from dmrlad_bench.cards import CardError
+from dmrlad_bench.cli.fitting import fitted
 
 PROGRAM = "dmrlad-bench"
 PIPED_WIDTH = 140
@@ -18,6 +19,11 @@ RULED = str.maketrans("│┃┼┿╇╈╪├┤┡┩┢┪┌┐└┘┏┓
 
 
 class _Console(Console):
+    """Fits tables to a terminal, and leaves a broken pipe to the program."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(fitted(entry, self.width) for entry in objects) if self.is_terminal else objects, **options)
+
     def on_broken_pipe(self) -> None:
         raise  # the `BrokenPipeError` under way; Rich would end the program here
 

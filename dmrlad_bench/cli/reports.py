@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dmrlad_bench.cards import CardError, load_family, register_folder
-from dmrlad_bench.cli.options import import_from_here, whole_number
+from dmrlad_bench.cli.options import complete_families, import_from_here, whole_number
 from dmrlad_bench.cli.output import fail, table_console, write_text
 
 if TYPE_CHECKING:
     from dmrlad_bench.reports.formats import ReportTable
+    from dmrlad_bench.reports.leaderboard import Entry
 
 Runs = Annotated[
     list[Path],
-    typer.Argument(metavar="RUN", help="Run folders, result.json files, or folders that hold run folders.", show_default=False),
+    typer.Argument(metavar="RUN", help="Run folders, result.json files, leaderboard entries, or folders of them.", show_default=False),
 ]
 Format = Annotated[str, typer.Option("--format", metavar="NAME", help="table, markdown, csv or latex.")]
 Split = Annotated[str, typer.Option(metavar="NAME", help="test, train or ood.")]
@@ -25,6 +26,14 @@ Stochastic = Annotated[bool, typer.Option("--stochastic", help="Scores of stocha
 AllowMixed = Annotated[
     bool, typer.Option("--allow-mixed", help="Compare other budgets, configurations, families or protocols all the same, and say so.")
 ]
+
+Order = Annotated[
+    str | None,
+    typer.Option(metavar="AGENTS", help="given, score, or names and commas. [default: legends by score]", show_default=False),
+]
+Rename = Annotated[list[str], typer.Option("--rename", metavar="OLD=NEW", help="What to call an agent. May be repeated.")]
+Size = Annotated[str | None, typer.Option(metavar="WxH", help="Of the figure, inches. [default: what its panels need]", show_default=False)]
+Dpi = Annotated[int, typer.Option(parser=whole_number, metavar="N", help="Dots per inch of a .png.")]
 
 
 def compare(
@@ -37,6 +46,10 @@ def compare(
     baseline: Annotated[
         str | None, typer.Option(metavar="AGENT", help="Agent that the others are held against. [default: the first]", show_default=False)
     ] = None,
+    order: Order = None,
+    rename: Rename = [],  # noqa: B006
+    size: Size = None,
+    dpi: Dpi = 130,
 ) -> None:
     """Compare agents from finished runs: tables with intervals for each family, and over all of them."""
     from dmrlad_bench.reports.comparison import compare as compare_runs
@@ -44,13 +57,19 @@ def compare(
     from dmrlad_bench.reports.formats import check_format
 
     check_format(form)
+    inches = None
     if plot_file is not None:
-        from dmrlad_bench.reports.plots import check_plot_path
+        from dmrlad_bench.reports.plots import check_plot_path, check_size, size_of
 
         check_plot_path(plot_file)
-    comparison = compare_runs(runs, split=split, deterministic=not stochastic, allow_mixed=allow_mixed, baseline=baseline)
+        inches = None if size is None else size_of(size)
+        check_size(inches, dpi)
+    elif size is not None:
+        raise CardError(f"size {size!r}: there is no figure to be of that size without --plot FILE")
+    options: dict[str, Any] = {"allow_mixed": allow_mixed, "baseline": baseline, "order": order, "rename": rename}
+    comparison = compare_runs(runs, split=split, deterministic=not stochastic, **options)
     if plot_file is not None:
-        comparison.plot(plot_file)
+        comparison.plot(plot_file, size=inches, dpi=dpi)
     if form == "table":
         _show(comparison_tables(comparison))
     else:
@@ -64,20 +83,29 @@ def plot(
     split: Split = "test",
     stochastic: Stochastic = False,
     allow_mixed: AllowMixed = False,
+    order: Order = None,
+    rename: Rename = [],  # noqa: B006
+    size: Size = None,
+    dpi: Dpi = 130,
 ) -> None:
     """Draw a figure from finished runs."""
     from dmrlad_bench.reports.comparison import compare as compare_runs
-    from dmrlad_bench.reports.plots import check_kind, check_plot_path
+    from dmrlad_bench.reports.plots import check_kind, check_plot_path, check_size, size_of
 
     check_kind(kind)
     check_plot_path(out)
-    compare_runs(runs, split=split, deterministic=not stochastic, allow_mixed=allow_mixed).plot(out, kind)
+    inches = None if size is None else size_of(size)
+    check_size(inches, dpi)
+    options: dict[str, Any] = {"allow_mixed": allow_mixed, "order": order, "rename": rename}
+    compare_runs(runs, split=split, deterministic=not stochastic, **options).plot(out, kind, size=inches, dpi=dpi)
     print(f"figure: {out}")
 
 
 def submit(
     runs: Runs,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Leaderboards folder.")] = Path("leaderboards"),
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Leaderboards folder. [default: the checkout's]", show_default=False)
+    ] = None,
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="What to call an agent that is no published preset.", show_default=False)
     ] = None,
@@ -92,6 +120,7 @@ def submit(
     replace: Annotated[bool, typer.Option("--replace", help="Replace entries that are there and differ.")] = False,
 ) -> None:
     """Make a leaderboard entry of all seeds of an agent on a family with a budget; several of them make several entries."""
+    out = _published_in() if out is None else out
     from dmrlad_bench.reports.published_agent import told
     from dmrlad_bench.reports.publishing import make_entries
     from dmrlad_bench.reports.reading import read_runs
@@ -103,6 +132,10 @@ def submit(
 
 
 def leaderboard(
+    families: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FAMILY]...", help="Families to print, all unless given.", autocompletion=complete_families),
+    ] = None,
     form: Format = "table",
     check: Annotated[
         bool, typer.Option("--check", help="Recompute every number from the runs, and say what is wrong: exit code 2.")
@@ -156,7 +189,7 @@ def leaderboard(
     if check:
         _check(folder)
     if not (recompute or markdown or check):
-        entries = read_entries(folder)
+        entries = _of_families(read_entries(folder), families or [])
         if form == "table" and entries:
             _show(leaderboard_tables(entries))
         else:
@@ -208,6 +241,20 @@ def _reproduce(path: Path, seed: int, out: Path | None, trust_code: bool) -> Non
     print(found.text)
     if not found.agrees:
         raise typer.Exit(1)
+
+
+def _published_in() -> Path:
+    """The leaderboards of the checkout that the package is installed from; raises `CardError` where it is none."""
+    folder = register_folder("leaderboards")
+    if folder.parent.name == "_registers":
+        raise CardError("submit: this package is not a checkout, whose leaderboards/ entries go to; name a folder with --out DIR")
+    return folder
+
+
+def _of_families(entries: Sequence[Entry], families: Sequence[str]) -> list[Entry]:
+    """The entries of these families, by id or bare name; all where none is named. Raises `CardError` for an unknown one."""
+    wanted = {load_family(name).id for name in families}
+    return [entry for entry in entries if not wanted or entry.family.id in wanted]
 
 
 def _check(folder: Path) -> None:

@@ -16,6 +16,7 @@ from dmrlad_bench.cli.options import (
     SIMULATION_THREADS,
     THREADS,
     TORCH_THREADS,
+    Agents,
     Budget,
     Envs,
     Overrides,
@@ -32,9 +33,7 @@ if TYPE_CHECKING:
 
 
 def run(
-    agent: Annotated[
-        list[str], typer.Option("--agent", metavar="NAME", help="Preset's name, TOML file, or package.module:Class. May be repeated.")
-    ],
+    agent: Agents,
     env: Envs = [DEFAULT_ENV],  # noqa: B006 - typer reads the default, nobody changes it
     seed: Annotated[list[int], typer.Option("--seed", parser=whole_number, metavar="N", help="Seed of the run. May be repeated.")] = [0],  # noqa: B006
     budget: Budget = "quick",

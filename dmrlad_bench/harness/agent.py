@@ -28,7 +28,7 @@ def make_agent(config: RunConfig, family: TaskFamily) -> Agent:
 
     judge = _judge(family)
     problem = Problem(
-        observation_dim=family.observation_dim + (family.task_dim if config.agent.task_observable else 0),
+        observation_dim=family.observation_dim + (family.task_dim if config.agent.shown_while_training else 0),
         action_dim=family.action_dim,
         horizon=family.horizon,
         episodes_per_trial=config.agent.schedule.episodes_per_trial or family.episodes_per_trial,

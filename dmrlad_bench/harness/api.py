@@ -12,7 +12,9 @@ import numpy as np
 
 from dmrlad_bench.agents.external import NEEDED, AgentFault, complete, takes_device
 from dmrlad_bench.agents.interface import Agent
+from dmrlad_bench.agents.posterior import check_judgeable
 from dmrlad_bench.cards import CardError, load_agent, resolve_agent
+from dmrlad_bench.cards.agent_config import SHOWN_WHILE_TRAINING
 from dmrlad_bench.cards.external import EXTERNAL
 from dmrlad_bench.cards.foreign import described
 from dmrlad_bench.envs.cores import available_cores
@@ -86,6 +88,8 @@ def draft(
     config = complete(resolve_agent(card, solved.name, budget, tuple(overrides)))
     if config.algorithm == "scripted":
         check_scripted(solved)
+    if config.algorithm in SHOWN_WHILE_TRAINING:
+        check_judgeable(config.name, solved.id, solved.relabelable, solved.tasks_change)
     if seed < 0:
         raise CardError(f"seed: expected a whole number from 0 on, got {seed}")
     folder = Path(OUT if out is None else out) / solved.name / run_name(config.name, budget, seed)
@@ -117,7 +121,7 @@ def needed_memory(config: RunConfig, solved: TaskFamily | None = None) -> int:
     """Bytes that a run needs at least; raises `CardError` where its replay is too small for an iteration, or this machine for the run."""
     solved = TaskFamily(config.family) if solved is None else solved
     sizes = Sizes(
-        observation_dim=solved.observation_dim + (solved.task_dim if config.agent.task_observable else 0),
+        observation_dim=solved.observation_dim + (solved.task_dim if config.agent.shown_while_training else 0),
         action_dim=solved.action_dim,
         outcome_dim=solved.outcome_dim,
         horizon=solved.horizon,

@@ -38,19 +38,31 @@ class RollOut:
 
 
 class Environments:
-    """The vector environments of one family, made when first needed and kept: one for each split and width."""
+    """The vector environments of one family, made when first needed and kept: one for each split and width.
 
-    def __init__(self, family: TaskFamily, task_observable: bool, threads: int | None) -> None:
+    Args:
+        family: whose.
+        task_observable: whether observations end with the task.
+        threads: of the simulation; None = as many as there are cores allowed.
+        shown_while_training: the same for trials that are learnt from; None = as `task_observable`.
+    """
+
+    def __init__(self, family: TaskFamily, task_observable: bool, threads: int | None, shown_while_training: bool | None = None) -> None:
         self.family = family
         self.task_observable = task_observable
+        self.shown_while_training = task_observable if shown_while_training is None else shown_while_training
         self.threads = threads
-        self._made: dict[tuple[str, int], Any] = {}
+        self._made: dict[tuple[str, int, bool], Any] = {}
 
-    def get(self, split: str, num_envs: int) -> Any:
+    def shown(self, training: bool) -> bool:
+        """Whether observations end with the task."""
+        return self.shown_while_training if training else self.task_observable
+
+    def get(self, split: str, num_envs: int, training: bool = False) -> Any:
         """The vector environment of `num_envs` tasks of `split`."""
-        key = (split, num_envs)
+        key = (split, num_envs, self.shown(training))
         if key not in self._made:
-            self._made[key] = self.family.make_vec(num_envs, split=split, task_observable=self.task_observable, threads=self.threads)
+            self._made[key] = self.family.make_vec(num_envs, split=split, task_observable=key[2], threads=self.threads)
         return self._made[key]
 
     def close(self) -> None:
@@ -93,9 +105,10 @@ def roll_out(
         options = {"episodes": episodes, "generator": generator, "deterministic": deterministic}
         options |= {"training_iteration": training_iteration, "keep": keep, "told": told}
         return _joined([roll_out(environments, agent, split, group, **options) for group in groups])
-    environment = environments.get(split, num_envs)
+    training = training_iteration is not None
+    environment = environments.get(split, num_envs, training)
     kind = _ChangingRecorder if family.tasks_change else _Recorder
-    recorder = kind(family, num_envs, episodes, environments.task_observable) if keep else None
+    recorder = kind(family, num_envs, episodes, environments.shown(training)) if keep else None
     returns = np.zeros((num_envs, episodes))
     success = np.zeros((num_envs, episodes), dtype=bool)
     lengths = np.zeros((num_envs, episodes), dtype=np.int64)
@@ -104,6 +117,8 @@ def roll_out(
     else:
         agent.begin_trial(num_envs)
     begin_episode = getattr(agent, "begin_episode", None)
+    privileged = getattr(agent, "track", "standard") == "privileged"
+    observe_outcome = getattr(agent, "observe_outcome", None) if privileged else None
     for episode in range(episodes):
         seeds = generator.integers(SEED_BOUND, size=num_envs).tolist()
         observation, _ = environment.reset(seed=seeds, options={"task": task_index})
@@ -126,6 +141,8 @@ def roll_out(
                 told(int(active.sum()))
             active = active & ~(terminated | truncated)
             with turn():
+                if observe_outcome is not None:
+                    observe_outcome(info["outcome"].copy())
                 agent.observe(transition)
             observation = next_observation
             if not active.any():

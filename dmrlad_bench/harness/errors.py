@@ -7,5 +7,9 @@ class RunFailed(RuntimeError):
     """A run stopped by its own fault; the message is one line."""
 
 
+class Stopped(RunFailed):
+    """A run that whoever watched it stopped before its end, as tuning does; what is there can be continued."""
+
+
 class Interrupted(KeyboardInterrupt):
     """A run was interrupted; the message says what is saved and how to continue."""

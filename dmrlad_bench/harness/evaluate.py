@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
+from dmrlad_bench.agents.external import WatchedAgent
 from dmrlad_bench.agents.interface import Agent
 from dmrlad_bench.cards import CardError, nearest
 from dmrlad_bench.envs.family import TaskFamily
@@ -68,10 +70,11 @@ def score(
     if not 1 <= trials <= MOST_EPISODES:
         raise CardError(f"trials: expected {'at least 1' if trials < 1 else f'at most {MOST_EPISODES}'}, got {trials}")
     environment_seed, agent_seed = seed.spawn(2)
-    actor: Any = agent.fork(agent_seed) if hasattr(agent, "fork") else agent  # pyright: ignore[reportAttributeAccessIssue]
     task_index = spread(tasks, len(family.tasks(split)))
     generator = np.random.default_rng(environment_seed)
     rows = np.repeat(task_index, trials)
-    rolled = roll_out(environments, actor, split, rows, episodes=episodes, generator=generator, deterministic=deterministic)
+    with agent.scored() if isinstance(agent, WatchedAgent) else nullcontext():
+        actor: Any = agent.fork(agent_seed) if hasattr(agent, "fork") else agent  # pyright: ignore[reportAttributeAccessIssue]
+        rolled = roll_out(environments, actor, split, rows, episodes=episodes, generator=generator, deterministic=deterministic)
     shape = (len(task_index), trials, episodes)
     return TrialScores(split, deterministic, task_index, rolled.returns.reshape(shape), rolled.success.reshape(shape), reference_of(family))

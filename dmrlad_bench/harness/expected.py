@@ -11,7 +11,7 @@ from dmrlad_bench.cards import AgentConfig, FamilyCard
 from dmrlad_bench.cards.amounts import steps_until
 from dmrlad_bench.harness.run import Run, RunConfig
 
-SCORED_ONLY = ("random", "scripted")  # algorithms that do not learn
+SCORED_ONLY = ("random", "still", "scripted")  # algorithms that do not learn
 
 
 def iterations(agent: AgentConfig) -> int:
@@ -22,7 +22,12 @@ def iterations(agent: AgentConfig) -> int:
 
 def training_steps(agent: AgentConfig, family: FamilyCard) -> int:
     """Environment steps of a whole run's training, if no episode ends early."""
-    return steps_until(agent, family, iterations(agent))
+    return steps_of_schedule(agent, family) if iterations(agent) else 0
+
+
+def steps_of_schedule(agent: AgentConfig, family: FamilyCard) -> int:
+    """The same, of an agent that is known to learn: its class is not looked at."""
+    return steps_until(agent, family, agent.schedule.iterations)
 
 
 def title(config: RunConfig) -> str:

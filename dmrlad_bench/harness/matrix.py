@@ -161,7 +161,7 @@ def _stop(workers: list[_Worker]) -> Iterator[str]:
 def _work(config: RunConfig, folder: Path, options: Options, messages: Connection) -> None:
     """The life of a worker process."""
     interrupt_on_signals(ignored=frozenset({signal.SIGINT}))  # Ctrl-C reaches the whole group; the parent passes it on as SIGTERM
-    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    threading.Thread(target=stop_with_parent, daemon=True).start()
     with contextlib.suppress(BrokenPipeError), messages:
         try:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
@@ -178,7 +178,7 @@ def _work(config: RunConfig, folder: Path, options: Options, messages: Connectio
             messages.send(("done", ""))
 
 
-def _stop_with_parent() -> None:
+def stop_with_parent() -> None:
     """Where the parent is killed, its workers stop as by a termination signal."""
     parent = multiprocessing.parent_process()
     if parent is not None:

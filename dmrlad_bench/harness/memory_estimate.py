@@ -32,7 +32,7 @@ TWINS = 2
 NOISE = 32  # bytes of a step's coloured noise while it is drawn: two parts of a spectrum, and both as a complex number
 VALIDATION_TARGETS = 4096  # of task inference
 ORDINARY = {"horizon": 200, "episodes": 1}  # of families, to say which key asks for much
-SECTIONS = ("inference", "actor_critic", "relabel", "exploration", "schedule", "pearl", "recurrent")
+SECTIONS = ("inference", "actor_critic", "relabel", "exploration", "schedule", "pearl", "recurrent", "posterior", "reward_model")
 
 
 def check_memory(agent: AgentConfig, sizes: Sizes, device: str) -> int:
@@ -142,6 +142,9 @@ def _inference(agent: AgentConfig, sizes: Sizes) -> int:
     if agent.pearl is not None:
         rows = min(agent.pearl.meta_batch, sizes.tasks) * agent.pearl.context_batch
         return FLOAT * rows * (transition + 2 * sum(agent.pearl.encoder_hidden))
+    if agent.reward_model is not None:
+        width = 2 * sizes.observation_dim + sizes.action_dim
+        return FLOAT * agent.reward_model.batch_size * (width + 2 * sum(agent.reward_model.hidden))
     if agent.algorithm != "cemrl" or inference.kind == "none":
         return 0
     reach = inference.window + inference.segment - 1 if inference.window else sizes.steps - 1
@@ -184,6 +187,8 @@ def _networks(agent: AgentConfig, sizes: Sizes) -> int:
         entries = inference.classes * (1 + 2 * inference.latent_dim)
         decoded = sizes.observation_dim + sizes.action_dim + inference.latent_dim
         total += LEARNT * (_weights((transition, *inference.encoder_hidden, entries)) + _weights((decoded, *inference.decoder_hidden, 1)))
+    if agent.reward_model is not None:
+        total += LEARNT * _weights((2 * sizes.observation_dim + sizes.action_dim, *agent.reward_model.hidden, 1))
     return FLOAT * total
 
 

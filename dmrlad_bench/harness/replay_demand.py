@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from dmrlad_bench.cards import AgentConfig, CardError
 
-LEARNERS = ("cemrl", "pearl", "rl2")  # those that keep a replay of ours
-RELABELLERS = ("cemrl", "pearl")
+LEARNERS = ("cemrl", "pearl", "rl2", "thompson", "task-posterior")  # those that keep a replay of ours
+RELABELLERS = ("cemrl", "pearl", "thompson", "task-posterior")
 
 
 @dataclass(frozen=True)

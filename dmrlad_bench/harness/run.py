@@ -49,6 +49,9 @@ class RunConfig(CardModel):
     simulation_threads: int = Field(ge=1, le=MOST_THREADS, description="threads of the simulation")
     agent: AgentConfig
     family: FamilyCard
+    tuning: Literal[True] | None = Field(
+        default=None, description="a tuning run: validation tasks are all that is ever scored, so it cannot be published"
+    )
 
     def seeds(self) -> dict[str, np.random.SeedSequence]:
         """An independent seed for each part of the run."""

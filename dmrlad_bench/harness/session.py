@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -80,13 +80,18 @@ class Position:
             raise ValueError(f"position: it is that of iteration {self.iteration}")
 
 
+Watch = Callable[[tuple[CurvePoint, ...]], None]
+
+
 class Session:
     """One sitting of a run: from its start, or from a checkpoint, to its end.
 
-    `threads` are this sitting's; those of `config` are the first one's.
+    `threads` are this sitting's; those of `config` are the first one's. `watch` is shown the curve after each iteration that added to
+    it, once that is saved, and after a restart; what it raises ends the sitting.
     """
 
-    def __init__(self, config: RunConfig, folder: Path, command: list[str], threads: Threads) -> None:
+    def __init__(self, config: RunConfig, folder: Path, command: list[str], threads: Threads, watch: Watch | None = None) -> None:
+        self._watch = watch
         self.config, self.folder = config, folder
         self.schedule, self.exploration = config.agent.schedule, config.agent.exploration
         self.family = TaskFamily(config.family)
@@ -94,7 +99,8 @@ class Session:
         self.learns = hasattr(self.agent, "learn")
         self.saves = hasattr(self.agent, "state_dict") or not self.learns
         self.iterations = self.schedule.iterations if self.learns else 0
-        self.environments = Environments(self.family, getattr(self.agent, "task_observable", False), threads.simulation)
+        shown = getattr(self.agent, "task_observable", False)
+        self.environments = Environments(self.family, shown, threads.simulation, config.agent.shown_while_training)
         self.threads, self._slowed = threads, Slowed()
         self._notices: list[str] = []  # what a user may want to know, beside what the agent says
         seeds = config.seeds()
@@ -143,6 +149,7 @@ class Session:
             if isinstance(phases := getattr(self.agent, "phase_seconds", None), Phases):
                 phases.told, phases.advanced = progress.phase, progress.updated
             said: set[str] = set()
+            self._show_curve()
             while self.position.iteration < self.iterations:
                 row = self._iterate(progress)
                 log.iteration(row)
@@ -152,8 +159,13 @@ class Session:
                 if self.saves:
                     self._save()
                 progress.end(self.position.iteration, self.position.environment_steps, scores_text(row))
+                self._show_curve()
             progress.line("final scores")
             self._finish()
+
+    def _show_curve(self) -> None:
+        if self._watch is not None:
+            self._watch(tuple(map(CurvePoint.model_validate, self.position.curve)))
 
     def _iterate(self, progress: RunProgress) -> dict[str, float]:
         position, iteration = self.position, self.position.iteration + 1
@@ -215,7 +227,7 @@ class Session:
             spent = seconds - before.get(phase, 0.0)
             self._count(phase, spent)
             left -= spent
-        self._count("learn-other", left)
+        self._count("learn-other", max(0.0, left))  # an agent may claim more seconds than have passed
         return metrics, getattr(self.agent, "gradient_updates", 0) - updates
 
     def _evaluate_while_training(self) -> TrialScores:
@@ -248,15 +260,17 @@ class Session:
     def _finish(self) -> None:
         with self._timed("evaluate"):
             tasks = self.schedule.final_tasks
-            finals = [self._score(split, deterministic=True, tasks=tasks) for split in splits_of(self.family, SCORED_SPLITS)]
-            finals.append(self._score("test", deterministic=False, tasks=tasks))
+            splits = (CURVE_SPLIT,) if self.config.tuning else splits_of(self.family, SCORED_SPLITS)
+            finals = [self._score(split, deterministic=True, tasks=tasks) for split in splits]
+            if not self.config.tuning:
+                finals.append(self._score("test", deterministic=False, tasks=tasks))
         if not self.position.curve:  # an agent that does not learn
             self._evaluate_while_training()
         config, position, family = self.config, self.position, self.family
         reference = finals[0].reference
         result = Result(
             family=FamilyRecord(id=family.id, digest=family.digest, reference=reference),
-            agent=AgentRecord(name=config.agent.name, digest=config.agent.digest),
+            agent=AgentRecord(name=config.agent.name, digest=config.agent.digest, track=config.agent.track),
             budget=config.budget,
             seed=config.seed,
             iterations=self.iterations,

@@ -15,15 +15,18 @@ from dmrlad_bench.envs.metaworld_workers import SimulatorEnded
 from dmrlad_bench.harness.agent import print_notice
 from dmrlad_bench.harness.checkpoint import checkpoint_iterations, remove_leftovers, remove_replay
 from dmrlad_bench.harness.errors import Interrupted, RunFailed
+from dmrlad_bench.harness.expected import SCORED_ONLY
 from dmrlad_bench.harness.failures import ERROR_FILE, unexpected, written_traceback
 from dmrlad_bench.harness.machine import torch_settings
 from dmrlad_bench.harness.run import Run, RunConfig, check_folder, locked, settle
-from dmrlad_bench.harness.session import Session
+from dmrlad_bench.harness.session import Session, Watch
 from dmrlad_bench.harness.threads import Threads
 from dmrlad_bench.reports.results import RESULT_FILE
 
 
-def train_run(config: RunConfig, folder: Path, *, resume: bool, command: list[str], quiet: bool = False, bar: bool = True) -> Run:
+def train_run(
+    config: RunConfig, folder: Path, *, resume: bool, command: list[str], quiet: bool = False, bar: bool = True, watch: Watch | None = None
+) -> Run:
     """Train and score one agent on one family with one seed; a finished run is returned as it is.
 
     Args:
@@ -33,6 +36,7 @@ def train_run(config: RunConfig, folder: Path, *, resume: bool, command: list[st
         command: recorded in the result, and shown as the way to continue.
         quiet: show no progress.
         bar: show progress as a bar where standard error is a terminal; else as lines that begin with the run's title.
+        watch: is shown the curve so far after every iteration that is saved; may raise `Stopped`, which ends this sitting.
 
     Raises:
         CardError: the folder cannot be used, holds another configuration, or its checkpoints are corrupt.
@@ -52,7 +56,7 @@ def train_run(config: RunConfig, folder: Path, *, resume: bool, command: list[st
         remove_leftovers(folder)
         (folder / ERROR_FILE).unlink(missing_ok=True)
         with torch_settings(threads.torch, config.device):
-            _sit(Session(config, folder, command, threads), command, quiet, bar)
+            _sit(Session(config, folder, command, threads, watch), command, quiet, bar)
         return run
 
 
@@ -88,7 +92,7 @@ def _to_be_remade(config: RunConfig, run: Run) -> bool:
         return False
     except ValueError:
         found = checkpoint_iterations(run.folder)
-    iterations = 0 if config.agent.algorithm in ("random", "scripted") else config.agent.schedule.iterations
+    iterations = 0 if config.agent.algorithm in SCORED_ONLY else config.agent.schedule.iterations
     if not found or found[0] < iterations:
         return False
     print_notice(f"{run.folder / RESULT_FILE}: truncated or not JSON; it is made again from checkpoint {found[0]}")

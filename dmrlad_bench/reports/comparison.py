@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 
 from dmrlad_bench.cards import CardError, nearest
 from dmrlad_bench.cards.html import html_table
+from dmrlad_bench.reports.arranging import by_score, ordered, renamed
 from dmrlad_bench.reports.estimates import CONFIDENCE, OVER_FAMILIES, SHARE, Estimate, difference, improvement, measures, over_families
 from dmrlad_bench.reports.mixing import Group, View, grouped
 from dmrlad_bench.reports.reading import read_runs
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 
 NAMES_SHOWN = 4  # in the short form
+DPI = 130  # of a figure
 
 
 @dataclass(frozen=True, repr=False)
@@ -35,12 +37,14 @@ class Comparison:
         view: which scores are compared.
         mixed: what differs among the runs that should not; empty unless that was allowed.
         baseline: the agent that the others' probability of improvement is against.
+        legend: the agents in the order in which figures list them.
     """
 
     groups: tuple[Group, ...]
     view: View
     mixed: tuple[str, ...]
     baseline: str
+    legend: tuple[str, ...]
 
     def __repr__(self) -> str:
         count = sum(len(group.runs) for group in self.groups)
@@ -84,15 +88,19 @@ class Comparison:
         return measures(group.returns, group.success, group.reference, episode)
 
     def ranks(self, family: str) -> dict[str, int | None]:
-        """Rank of each agent on a family by its returns in episode K; agents that no interval parts share one.
+        """Rank of each agent in its track on a family by its returns in episode K; agents that no interval parts share one.
 
         None for an agent with fewer than three runs, and for all where agents were scored on other tasks.
         """
         groups = self.of_family(family)
         if len({group.returns.shape[1] for group in groups}) > 1:
             return dict.fromkeys((group.label for group in groups), None)
-        found = shared_ranks([group.returns[:, :, -1] for group in groups], [group.seeds for group in groups], CONFIDENCE)
-        return {group.label: rank for group, rank in zip(groups, found, strict=True)}
+        ranks: dict[str, int | None] = {}
+        for track in dict.fromkeys(group.track for group in groups):
+            members = [group for group in groups if group.track == track]
+            found = shared_ranks([group.returns[:, :, -1] for group in members], [group.seeds for group in members], CONFIDENCE)
+            ranks |= {group.label: rank for group, rank in zip(members, found, strict=True)}
+        return ranks
 
     def difference(self, group: Group) -> Estimate | None:
         """By how much the group's return in episode K exceeds the baseline's; None where they cannot be compared."""
@@ -124,23 +132,28 @@ class Comparison:
 
         return comparison_text(self, format)
 
-    def plot(self, path: Path | str | None = None, kind: str = "summary") -> Figure:
+    def plot(
+        self, path: Path | str | None = None, kind: str = "summary", *, size: tuple[float, float] | None = None, dpi: int = DPI
+    ) -> Figure:
         """A figure of the comparison, written to `path` if there is one (`.png`, `.pdf` or `.svg`).
 
         Args:
             path: file to write.
             kind: `summary`, `learning`, `adaptation` or `profiles`.
+            size: width and height in inches; as much as the panels need unless given.
+            dpi: dots per inch of a `.png`.
 
         Raises:
-            CardError: unknown kind or suffix.
+            CardError: unknown kind or suffix, or a size or resolution that no figure has.
         """
-        from dmrlad_bench.reports.plots import check_plot_path, comparison_figure, save_figure
+        from dmrlad_bench.reports.plots import check_plot_path, check_size, comparison_figure, save_figure
 
+        check_size(size, dpi)
         if path is not None:
             check_plot_path(path)
-        figure = comparison_figure(self, kind)
+        figure = comparison_figure(self, kind, size)
         if path is not None:
-            save_figure(figure, path)
+            save_figure(figure, path, dpi)
         return figure
 
     def _baseline_of(self, group: Group) -> Group | None:
@@ -162,24 +175,40 @@ def _counted(names: tuple[str, ...]) -> str:
 
 
 def compare(
-    runs: Iterable[Any], *, split: str = "test", deterministic: bool = True, allow_mixed: bool = False, baseline: str | None = None
+    runs: Iterable[Any],
+    *,
+    split: str = "test",
+    deterministic: bool = True,
+    allow_mixed: bool = False,
+    baseline: str | None = None,
+    order: str | None = None,
+    rename: Sequence[str] = (),
 ) -> Comparison:
     """Compare agents from finished runs.
 
     Args:
-        runs: runs, results, or paths: of run folders, of `result.json` files, or of folders that hold run folders.
+        runs: runs, results, leaderboard entries, or paths: of run folders, of `result.json` files, of entries, or of folders of them.
         split: `test`, `train` or `ood`.
         deterministic: scores of deterministic actions, or of stochastic ones.
         allow_mixed: compare runs of other budgets, families, configurations or protocols all the same; the tables say so.
         baseline: the agent that the others' probability of improvement is against; the first one unless given.
+        order: of the agents: `given`, `score`, or names separated by commas, whom the others follow by score. Unless given, tables have
+            them as they come, and legends by score.
+        rename: `OLD=NEW` labels; the others of these options take the new ones. An agent's colour and marker stay.
 
     Raises:
         CardError: no runs, an unfinished or damaged one, the same run twice, no such split, runs that do not belong in one table, or an
-            unknown baseline.
+            unknown agent in one of the options.
     """
     view = View(split, deterministic)
     groups, mixed = grouped(read_runs([runs] if isinstance(runs, str | Path) else runs), view, allow_mixed)
+    groups = renamed(groups, rename)
     labels = tuple(dict.fromkeys(group.label for group in groups))
     if baseline is not None and baseline not in labels:
         raise CardError(f"unknown baseline {baseline!r}{nearest(baseline, labels)}; accepted: {', '.join(labels)}")
-    return Comparison(tuple(groups), view, tuple(mixed), labels[0] if baseline is None else baseline)
+    baseline = labels[0] if baseline is None else baseline
+    legend = by_score(groups)
+    if order is not None:
+        groups = ordered(groups, order)
+        legend = dict.fromkeys(group.label for group in groups)
+    return Comparison(tuple(groups), view, tuple(mixed), baseline, tuple(legend))

@@ -11,6 +11,7 @@ from dmrlad_bench.reports.comparison import Comparison
 from dmrlad_bench.reports.estimates import CONFIDENCE, Estimate
 from dmrlad_bench.reports.formats import (
     ReportTable,
+    agent_label,
     check_format,
     csv_text,
     estimate_text,
@@ -19,6 +20,7 @@ from dmrlad_bench.reports.formats import (
     markdown,
     plain,
     seeds_note,
+    tracks_note,
 )
 from dmrlad_bench.reports.mixing import Group
 from dmrlad_bench.reports.statistics import FEWEST_RUNS
@@ -40,7 +42,7 @@ def comparison_tables(comparison: Comparison) -> list[ReportTable]:
     """All tables, family by family, then over all families."""
     tables = []
     for family in comparison.families:
-        groups = comparison.of_family(family)
+        groups = tuple(sorted(comparison.of_family(family), key=lambda group: group.track != "standard"))
         tables += [_headline(comparison, groups), _against(comparison, groups), _adaptation(comparison, groups)]
     if len(comparison.families) > 1:
         tables.append(_overall(comparison))
@@ -54,7 +56,7 @@ def _headline(comparison: Comparison, groups: tuple[Group, ...]) -> ReportTable:
         found = comparison.measures(group, -1)
         rows.append(
             (
-                group.label,
+                _name(group),
                 str(len(group.seeds)),
                 *(_cell(comparison.measures(group, episode), "return") for episode in earlier),
                 _cell(found, "return"),
@@ -69,7 +71,17 @@ def _headline(comparison: Comparison, groups: tuple[Group, ...]) -> ReportTable:
         )
     before = tuple(f"episode {episode + 1}" for episode in earlier)
     columns = ("agent", "runs", *before, "return", "by run", "rank", "success", "trial regret", "normalised", "env steps", "minutes")
-    return ReportTable(_title(comparison, groups, "the last episode of the trial"), columns, tuple(rows), _notes(comparison, groups))
+    best = tuple((row, columns.index(name)) for row in _best(groups, ranks) for name in ("return", "normalised"))
+    title = _title(comparison, groups, "the last episode of the trial")
+    return ReportTable(title, columns, tuple(rows), _notes(comparison, groups), best)
+
+
+def _best(groups: tuple[Group, ...], ranks: dict[str, int | None]) -> list[int]:
+    """Rows of the agents of the first rank; where too few runs give no ranks, of the highest mean."""
+    if set(ranks.values()) != {None}:
+        return [row for row, group in enumerate(groups) if ranks[group.label] == 1]
+    means = [float(group.returns[:, :, -1].mean()) for group in groups]
+    return [row for row, mean in enumerate(means) if mean == max(means)]
 
 
 def _against(comparison: Comparison, groups: tuple[Group, ...]) -> ReportTable:
@@ -80,7 +92,7 @@ def _against(comparison: Comparison, groups: tuple[Group, ...]) -> ReportTable:
             NOTHING if difference is None else _text(difference, DIGITS["return"]),
             NOTHING if improvement is None else _text(improvement),
         )
-        rows.append((group.label, *cells))
+        rows.append((_name(group), *cells))
     columns = ("agent", f"return - {comparison.baseline}'s", f"P(better than {comparison.baseline})")
     return ReportTable(_title(comparison, groups, f"held against {comparison.baseline}"), columns, tuple(rows), _marks(comparison))
 
@@ -91,19 +103,24 @@ def _adaptation(comparison: Comparison, groups: tuple[Group, ...]) -> ReportTabl
         for episode in range(group.episodes):
             found = comparison.measures(group, episode)
             cells = (_cell(found, "return"), _range_over_runs(found["return"]), _cell(found, "success"), _cell(found, "normalised"))
-            rows.append((group.label if episode == 0 else "", str(episode + 1), *cells))
+            rows.append((_name(group) if episode == 0 else "", str(episode + 1), *cells))
     columns = ("agent", "episode", "return", "by run", "success", "normalised")
     return ReportTable(_title(comparison, groups, "adaptation within the trial"), columns, tuple(rows), _marks(comparison))
 
 
 def _overall(comparison: Comparison) -> ReportTable:
     rows, missing = [], []
-    for agent in comparison.agents:
+    for agent in sorted(comparison.agents, key=lambda agent: comparison.of_agent(agent)[0].track != "standard"):
         found = comparison.overall(agent)
         if found is None:
             missing.append(agent)
             continue
-        rows.append((agent, *(_cell(found, name) for name in ("success", "iqm", "mean", "median", "optimality_gap", "improvement"))))
+        rows.append(
+            (
+                _name(comparison.of_agent(agent)[0]),
+                *(_cell(found, name) for name in ("success", "iqm", "mean", "median", "optimality_gap", "improvement")),
+            )
+        )
     notes = [
         "every family weighs the same, whatever its number of tasks and runs; a run counts with its mean over tasks",
         *_marks(comparison),
@@ -127,6 +144,7 @@ def _notes(comparison: Comparison, groups: tuple[Group, ...]) -> tuple[str, ...]
     notes.append(f"[low, high]: {CONFIDENCE:.0%} interval over runs; by run: lowest to highest mean return")
     notes.append(f"rank: agents that a {CONFIDENCE:.0%} interval of the difference in return does not part share one")
     notes.append("trial regret: the oracle's return less the agent's, over all episodes of the trial")
+    notes += tracks_note(group.track for group in groups)
     notes += few_runs_note(group.label for group in groups if len(group.seeds) < FEWEST_RUNS)
     if len({group.seeds for group in groups}) > 1:
         notes.append(seeds_note((group.label, group.seeds) for group in groups))
@@ -134,6 +152,10 @@ def _notes(comparison: Comparison, groups: tuple[Group, ...]) -> tuple[str, ...]
     if lacking:
         notes.append("no normalised scores and no regret: the family has no reference scores of blind and oracle")
     return tuple(notes)
+
+
+def _name(group: Group) -> str:
+    return agent_label(group.label, group.track)
 
 
 def _marks(comparison: Comparison) -> tuple[str, ...]:
@@ -166,7 +188,7 @@ def comparison_records(comparison: Comparison) -> Iterator[dict[str, Any]]:
                 "minutes": group.minutes,
                 "mixed": mixed,
             }
-            names = {"family": family, "agent": group.label, "budget": group.budget} | common
+            names = {"family": family, "agent": group.label, "budget": group.budget, "track": group.track} | common
             for episode in range(group.episodes):
                 for measure, entry in comparison.measures(group, episode).items():
                     yield _record(names, episode + 1, measure, entry, "", facts)
@@ -183,7 +205,8 @@ def comparison_records(comparison: Comparison) -> Iterator[dict[str, Any]]:
                 "minutes": float(np.sum([group.minutes for group in groups])),
                 "mixed": mixed,
             }
-            names = {"family": "all", "agent": agent, "budget": " ".join(dict.fromkeys(group.budget for group in groups))} | common
+            budgets = " ".join(dict.fromkeys(group.budget for group in groups))
+            names = {"family": "all", "agent": agent, "budget": budgets, "track": groups[0].track} | common
             for measure, entry in (comparison.overall(agent) or {}).items():
                 yield _record(names, groups[0].episodes, measure, entry, comparison.baseline if measure == "improvement" else "", facts)
 

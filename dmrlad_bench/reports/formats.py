@@ -36,12 +36,25 @@ class ReportTable:
         columns: their names; the first holds names and is aligned to the left, the others to the right.
         rows: one text for each column.
         notes: lines below the table.
+        best: (row, column) of the cells that LaTeX prints in bold.
     """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+    best: tuple[tuple[int, int], ...] = ()
+
+
+def agent_label(name: str, track: str) -> str:
+    """An agent's name as tables show it: one of the privileged track is marked."""
+    return name if track == "standard" else f"{name} ({track})"
+
+
+def tracks_note(tracks: Iterable[str]) -> list[str]:
+    """The line below a table that holds privileged agents; none where it does not."""
+    note = "privileged: while scored, shown the task, or handed reward function or task list; ranked apart from the standard track"
+    return [note] if "privileged" in tracks else []
 
 
 def check_format(name: str) -> None:
@@ -110,12 +123,15 @@ def _markdown_cell(text: str) -> str:
 
 
 def latex(tables: Sequence[ReportTable]) -> str:
-    """LaTeX without any package: a `table` environment each, its notes in the caption."""
+    """LaTeX for the package booktabs: a `table` environment each, its notes in the caption, the best in bold."""
     return "\n\n".join(map(_latex, tables)) + "\n"
 
 
 def _latex(table: ReportTable) -> str:
-    rows = [" & ".join(map(escaped, row)) + r" \\" for row in (table.columns, *table.rows)]
+    cells = [[escaped(cell) for cell in row] for row in table.rows]
+    for row, column in table.best:
+        cells[row][column] = rf"\textbf{{{cells[row][column]}}}"
+    rows = [" & ".join(row) + r" \\" for row in (map(escaped, table.columns), *cells)]
     caption = ". ".join(escaped(text).removesuffix(".") for text in (table.title, *table.notes))
     alignment = "l" + "r" * (len(table.columns) - 1)
     lines = [
@@ -123,11 +139,11 @@ def _latex(table: ReportTable) -> str:
         r"\centering",
         rf"\caption{{{caption}.}}",
         rf"\begin{{tabular}}{{{alignment}}}",
-        r"\hline",
+        r"\toprule",
         rows[0],
-        r"\hline",
+        r"\midrule",
     ]
-    return "\n".join([*lines, *rows[1:], r"\hline", r"\end{tabular}", r"\end{table}"])
+    return "\n".join([*lines, *rows[1:], r"\bottomrule", r"\end{tabular}", r"\end{table}"])
 
 
 def escaped(text: str) -> str:

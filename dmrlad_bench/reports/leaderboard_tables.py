@@ -12,6 +12,7 @@ from dmrlad_bench.protocol import EPISODES
 from dmrlad_bench.reports.estimates import CONFIDENCE
 from dmrlad_bench.reports.formats import (
     ReportTable,
+    agent_label,
     check_format,
     csv_text,
     estimate_text,
@@ -20,6 +21,7 @@ from dmrlad_bench.reports.formats import (
     markdown,
     plain,
     seeds_note,
+    tracks_note,
 )
 from dmrlad_bench.reports.leaderboard import Entry, standard_steps
 from dmrlad_bench.reports.run_statistics import shared_ranks
@@ -31,7 +33,6 @@ TRACKS = ("standard", "privileged", OTHER_STEPS)
 MARK = "\N{DAGGER}"
 COLUMNS = (
     "agent",
-    "track",
     "rank",
     "runs",
     *(f"return, episode {episode}" for episode in range(1, EPISODES + 1)),
@@ -125,6 +126,7 @@ def _table(board: Sequence[Entry]) -> ReportTable:
         steps = standard_steps(load_family(first.family.id), first.budget)
         names = ", ".join(entry.agent.name for entry in marked)
         notes.append(f"{MARK} other environment steps than the budget's {steps}, so no rank: {names}")
+    notes += tracks_note(entry.agent.track for entry in board)
     notes += few_runs_note(entry.agent.name for entry in board if len(entry.seeds) < FEWEST_RUNS)
     if len({entry.seeds for entry in board}) > 1:
         notes.append(seeds_note((entry.agent.name, entry.seeds) for entry in board))
@@ -138,8 +140,7 @@ def _row(entry: Entry, rank: int | None) -> tuple[str, ...]:
     normalised = None if last is None else last.normalised
     regret = None if last is None else last.regret
     return (
-        f"{entry.agent.name} {MARK}" if entry.budget_steps == OTHER_STEPS else entry.agent.name,
-        entry.agent.track,
+        agent_label(entry.agent.name, entry.agent.track) + (f" {MARK}" if entry.budget_steps == OTHER_STEPS else ""),
         NOTHING if rank is None else str(rank),
         str(len(entry.seeds)),
         *(_returns(entry, "test", episode) for episode in range(1, EPISODES + 1)),

@@ -12,7 +12,7 @@ import numpy as np
 
 from dmrlad_bench.cards import CardError
 from dmrlad_bench.protocol import normalised
-from dmrlad_bench.reports.reading import RecordedRun, reference_of
+from dmrlad_bench.reports.reading import RecordedRun, published_family, reference_of
 from dmrlad_bench.reports.scores import TrialScores
 
 SHOWN_DIGITS = 8
@@ -46,6 +46,7 @@ class Group:
         runs: by seed.
         view: which scores.
         reference: returns of (blind, oracle), or None.
+        agent: the label before anybody renamed it: what colour and marker go by.
     """
 
     label: str
@@ -53,6 +54,7 @@ class Group:
     runs: tuple[RecordedRun, ...]
     view: View
     reference: tuple[float, float] | None
+    agent: str = ""
 
     def __repr__(self) -> str:
         return f"Group({self.label!r} on {self.family}, seeds {', '.join(map(str, self.seeds))}; {self.view})"
@@ -82,6 +84,11 @@ class Group:
     def seeds(self) -> tuple[int, ...]:
         """The runs' seeds, ascending."""
         return tuple(run.result.seed for run in self.runs)
+
+    @property
+    def track(self) -> str:
+        """`standard` or `privileged`."""
+        return self.runs[0].result.agent.track
 
     @property
     def budget(self) -> str:
@@ -136,8 +143,20 @@ def fields_of(view: View) -> tuple[Field, ...]:
         Field("family digest", lambda run: run.result.family.digest, family, lambda value: f"family {value[:SHOWN_DIGITS]}"),
         Field("reference scores", lambda run: reference_of(run.result), family, lambda value: f"reference {value}"),
         Field(f"{view.split} tasks", lambda run: tuple(view.scores(run).task_index.tolist()), family, lambda value: f"{len(value)} tasks"),
+        Field("track", lambda run: run.result.agent.track, configured),
+        Field("environment steps", _steps, lambda run: (family(run), run.result.environment_steps > 0), lambda value: f"{value} steps"),
         Field("agent digest", lambda run: run.result.agent.digest, configured, lambda value: f"agent {value[:SHOWN_DIGITS]}"),
     )
+
+
+def _steps(run: RecordedRun) -> int | None:
+    """Environment steps of a run whose budget decides them; None where episodes may end early."""
+    from dmrlad_bench.envs.bodies import Body
+    from dmrlad_bench.envs.body_kinds import body_of
+
+    card = published_family(run.result)
+    early = card is None or (card.terminates and body_of(card).terminated is not Body.terminated)
+    return None if early else run.result.environment_steps
 
 
 def differences(runs: Sequence[RecordedRun], view: View) -> list[tuple[str, RecordedRun, RecordedRun]]:
@@ -182,7 +201,7 @@ def grouped(runs: Sequence[RecordedRun], view: View, allow_mixed: bool) -> tuple
                 raise CardError(f"{what} is there twice: {one.source} and {other.source}")
         told = [field.shown(field.of(ordered[0])) for field in fields if _varies(field, ordered[0], runs)]
         label = f"{key[1]} ({', '.join(told)})" if told else key[1]
-        groups.append(Group(label, key[0], ordered, view, reference_of(ordered[0].result)))
+        groups.append(Group(label, key[0], ordered, view, reference_of(ordered[0].result), label))
     return groups, [message for message, _, _ in mixed]
 
 

@@ -13,7 +13,6 @@ from dmrlad_bench.cards.external import EXTERNAL, kebab_case
 from dmrlad_bench.protocol import CURVE_SPLIT
 from dmrlad_bench.reports.bounds import ends_early, return_bounds
 from dmrlad_bench.reports.leaderboard import Entry
-from dmrlad_bench.reports.published_agent import track_of_config
 from dmrlad_bench.reports.results import Result
 
 NOT_LEARNING = ("random", "still", "scripted")  # algorithms
@@ -38,17 +37,17 @@ def implausible(entry: Entry, run: Result, card: FamilyCard) -> str | None:
 
 
 def _agent(entry: Entry, run: Result, config: AgentConfig | None) -> Iterator[str]:
-    agent, track = entry.agent, getattr(run.agent, "track", entry.agent.track)
-    if track != agent.track:
-        yield f"key 'agent.track' is {track!r}, the entry's is {agent.track!r}"
+    agent = entry.agent
+    if run.agent.track != agent.track:
+        yield f"key 'agent.track' is {run.agent.track!r}, the entry's is {agent.track!r}"
     if config is None:
         return
     if config.digest != agent.digest:
         yield f"key 'agent.config' has digest {config.digest!r}, the runs' is {agent.digest!r}"
     if config.name != run.agent.name:
         yield f"key 'agent.config.name' is {config.name!r}, the run's agent is {run.agent.name!r}"
-    if track_of_config(config) != agent.track:
-        yield f"key 'agent.track' is {agent.track!r}, the resolved agent is of the track {track_of_config(config)!r}"
+    if config.track != agent.track:
+        yield f"key 'agent.track' is {agent.track!r}, the resolved agent is of the track {config.track!r}"
     if config.import_path != agent.import_path:
         yield f"key 'agent.import_path' is {agent.import_path!r}, the resolved agent's is {config.import_path!r}"
 
@@ -105,7 +104,7 @@ def _updates(config: AgentConfig, iterations: int) -> tuple[int, int | None]:
     """Fewest and most updates of so many iterations: inference may stop early; what anyone's agent counts, nobody knows."""
     if config.algorithm == EXTERNAL:
         return 0, None
-    schedule, model = config.schedule, getattr(config, "reward_model", None)
+    schedule, model = config.schedule, config.reward_model
     least = iterations * (schedule.policy_updates + (0 if model is None else model.updates))
     return least, least + iterations * schedule.reconstruction_updates * (config.inference.kind != "none")
 

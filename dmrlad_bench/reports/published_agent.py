@@ -15,7 +15,7 @@ from dmrlad_bench.cards import AgentConfig, CardError
 from dmrlad_bench.cards.external import IMPORT_PATH
 from dmrlad_bench.cards.foreign import printable
 from dmrlad_bench.cards.reading import validate
-from dmrlad_bench.reports.results import Result, ResultModel
+from dmrlad_bench.reports.results import ResultModel
 
 AGENT_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 SHA256 = r"^[0-9a-f]{64}$"
@@ -101,16 +101,6 @@ def _one_line(what: str, text: str) -> str:
     if not text.strip() or not text.isprintable() or len(text) > LONGEST_TEXT:
         raise ValueError(f"{what}: expected one line of at most {LONGEST_TEXT} characters, got {printable(text)!r}")
     return text
-
-
-def track_of_config(config: AgentConfig) -> Track:
-    """The track that a configuration declares."""
-    return getattr(config, "track", None) or ("privileged" if config.task_observable else "standard")
-
-
-def track_of_result(result: Result, config: AgentConfig | None) -> Track:
-    """The track that a run recorded, or else that of its configuration."""
-    return getattr(result.agent, "track", None) or ("standard" if config is None else track_of_config(config))
 
 
 def source_digest(import_path: str) -> str:

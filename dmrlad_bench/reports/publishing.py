@@ -10,7 +10,7 @@ from dmrlad_bench.cards.reading import read_toml, validate
 from dmrlad_bench.protocol import EPISODES, SCORED_SPLITS, trials_of
 from dmrlad_bench.reports.leaderboard import Entry, make_entry
 from dmrlad_bench.reports.plausibility import doubled, implausible
-from dmrlad_bench.reports.published_agent import AGENT_NAME, About, PublishedAgent, source_digest, track_of_result
+from dmrlad_bench.reports.published_agent import AGENT_NAME, About, PublishedAgent, source_digest
 from dmrlad_bench.reports.reading import RecordedRun, preset_config, published_family, reference_of
 from dmrlad_bench.reports.results import Result
 
@@ -73,7 +73,7 @@ def _agent_of(run: RecordedRun, name: str | None) -> PublishedAgent:
         name=name or result.agent.name,
         digest=result.agent.digest,
         preset=name is None,
-        track=track_of_result(result, config),
+        track=result.agent.track,
         config=config.model_dump(mode="json"),
         import_path=path,
         source=None if path is None else source_digest(path),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,12 @@ from dmrlad_bench.cards import (
     resolve_agent,
 )
 from dmrlad_bench.protocol import CURVE_SPLIT
+from dmrlad_bench.reports.leaderboard import Entry, content_digest, read_entry
 from dmrlad_bench.reports.results import RESULT_FILE, Result, TrialMatrix, read_result
 
 RUN_FILES = {RESULT_FILE, "config.toml"}
-ACCEPTED = f"accepted: run folders, {RESULT_FILE} files, and folders that hold run folders"
+ENTRY_FILE = "*--*.json"  # <agent>--<budget>.json
+ACCEPTED = f"accepted: run folders, {RESULT_FILE} files, leaderboard entries, and folders that hold any of them"
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,9 @@ def read_runs(given: Iterable[Any]) -> list[RecordedRun]:
     """Read finished runs.
 
     Args:
-        given: results, runs (anything with a `folder`), or paths: of a run folder, of a `result.json`, or of a folder that holds run
-            folders at any depth, which are taken in the order of their names.
+        given: results, runs (anything with a `folder`), leaderboard entries (anything with `runs`), or paths: of a run folder, of a
+            `result.json`, of an entry's file, or of a folder that holds run folders and entries at any depth, which are taken in the
+            order of their names.
 
     Raises:
         CardError: nothing given, no run there, an unfinished run, a file of another format version, or one that contradicts itself.
@@ -55,23 +60,51 @@ def read_runs(given: Iterable[Any]) -> list[RecordedRun]:
 def _read_entry(entry: Any) -> list[RecordedRun]:
     if isinstance(entry, Result):
         return [RecordedRun(f"result of {entry.agent.name}, seed {entry.seed}", entry)]
+    if isinstance(entry, Entry):
+        return _of_entry(entry, f"entry of {entry.agent.name}")
     path = Path(getattr(entry, "folder", entry))
     if not path.exists():
         raise CardError(f"{path}: no such file or folder; {ACCEPTED}")
     if not path.is_dir():
-        return [RecordedRun(str(path), read_result(path))]
-    folders = list(_run_folders(path))
-    if not folders:
+        return _read_file(path)
+    runs = [run for found in _below(path) for run in _read_file(found)]
+    if not runs:
         raise CardError(f"{path}: holds no run; {ACCEPTED}")
-    return [RecordedRun(str(folder), read_result(folder)) for folder in folders]
+    return runs
 
 
-def _run_folders(path: Path) -> Iterable[Path]:
+def _below(path: Path) -> Iterable[Path]:
+    """Run folders and entries' files below a folder, in the order of their names."""
     for folder, below, files in os.walk(path):
         below.sort()
         if RUN_FILES & set(files):
             below.clear()
             yield Path(folder)
+        else:
+            yield from (Path(folder, name) for name in sorted(files) if fnmatch(name, ENTRY_FILE))
+
+
+def _read_file(path: Path) -> list[RecordedRun]:
+    """The runs of a run folder, of a `result.json`, or of an entry."""
+    if path.is_dir() or not _is_entry(path):
+        return [RecordedRun(str(path), read_result(path))]
+    return _of_entry(read_entry(path), str(path))
+
+
+def _is_entry(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False  # whoever reads it as a result says why it cannot be
+    return isinstance(content, dict) and "runs" in content
+
+
+def _of_entry(entry: Entry, source: str) -> list[RecordedRun]:
+    """The runs of an entry, under the name that it was published by."""
+    if entry.content_digest != content_digest(entry):
+        raise CardError(f"{source}: changed after it was made: key 'content_digest' is not the digest of the content")
+    runs = [run.model_copy(update={"agent": run.agent.model_copy(update={"name": entry.agent.name})}) for run in entry.runs]
+    return [RecordedRun(f"{source}, seed {run.seed}", run) for run in runs]
 
 
 def check_result(run: RecordedRun) -> None:

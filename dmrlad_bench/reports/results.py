@@ -50,6 +50,9 @@ class AgentRecord(ResultModel):
 
     name: str = Field(pattern=AGENT_NAME.pattern)
     digest: str = Field(description="SHA-256 of the resolved configuration")
+    track: Literal["standard", "privileged"] = Field(
+        description="privileged: while scored, it is shown the task, or is handed reward function or task list"
+    )
 
 
 class CurveScores(ResultModel):

@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from dmrlad_bench.reports.formats import agent_label
 from dmrlad_bench.reports.results import Result
 from dmrlad_bench.reports.scores import TrialScores
 
@@ -40,7 +41,8 @@ def scores_table(title: str, scores: Sequence[TrialScores]) -> Group:
 
 def result_table(result: Result) -> Group:
     """The final scores of a run."""
-    title = f"{result.agent.name} on {result.family.id}, budget {result.budget}, seed {result.seed}, {result.environment_steps} steps"
+    agent = agent_label(result.agent.name, result.agent.track)
+    title = f"{agent} on {result.family.id}, budget {result.budget}, seed {result.seed}, {result.environment_steps} steps"
     return scores_table(title, [matrix.scores(result.family.reference) for matrix in result.final])
 
 
@@ -54,7 +56,7 @@ def ended_line(result: Result) -> str:
 
 def runs_table(results: Sequence[Result]) -> Group:
     """One row for each run: the headline, which is the last episode of the test trials under deterministic actions."""
-    table = Table("agent", "family", "budget")
+    table = Table("agent", "family", "budget", "track")
     for name in ("seed", "return", "success", "normalised"):
         table.add_column(name, justify="right")
     for result in results:
@@ -64,6 +66,7 @@ def runs_table(results: Sequence[Result]) -> Group:
             result.agent.name,
             result.family.id,
             result.budget,
+            result.agent.track,
             str(result.seed),
             f"{scores.mean_returns[-1]:.2f}",
             f"{scores.success_rates[-1]:.2f}",
