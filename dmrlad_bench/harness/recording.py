@@ -108,6 +108,7 @@ def _config(agent: Any, solved: TaskFamily, name: str, budget: str, seed: int, t
     resolved = resolve_agent(card, solved.name, budget)
     content = resolved.model_dump()
     content["name"], content["task_observable"] = name, bool(getattr(agent, "task_observable", False))
+    content["track"] = "privileged" if content["task_observable"] else getattr(agent, "track", "standard")
     content["schedule"]["evaluation_interval"] = resolved.schedule.iterations
     taken = threads_for(None, threads, budget)
     return RunConfig(
@@ -142,7 +143,7 @@ def _result(agent: Any, solved: TaskFamily, config: RunConfig, iterations: int, 
     command = ("dmrlad_bench.record", "--agent", config.agent.name, "--env", config.env, "--seed", str(config.seed))
     return Result(
         family=FamilyRecord(id=solved.id, digest=solved.digest, reference=finals[0].reference),
-        agent=AgentRecord(name=config.agent.name, digest=config.agent.digest),
+        agent=AgentRecord(name=config.agent.name, digest=config.agent.digest, track=config.agent.track),
         budget=config.budget,
         seed=config.seed,
         iterations=iterations,
