@@ -153,7 +153,7 @@ def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_stable_baselines_is_scored_as_the_example_says(example: ModuleType, tmp_path: Path) -> None:
     assert len(EXAMPLE.read_text().splitlines()) < EXAMPLE_LINES
-    tiny = {"train_freq": 100, "gradient_steps": 1, "buffer_size": 2000, "policy_kwargs": {"net_arch": [16]}}
+    tiny = {"train_freq": 120, "gradient_steps": 1, "buffer_size": 2000, "policy_kwargs": {"net_arch": [16]}}
     steps = 9_840  # of budget smoke
     result = example.main("DMRLAD/PointGoal-v0", steps, budget="smoke", out=tmp_path, **tiny)
     assert (result.agent.name, result.environment_steps, result.iterations) == ("sb3-sac", steps, 3)
