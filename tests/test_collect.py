@@ -81,7 +81,7 @@ def test_rows_whose_episode_ended_are_ignored() -> None:
             self.task_observable = False
             self.environment = EarlyEnd()
 
-        def get(self, split: str, num_envs: int) -> Any:
+        def get(self, split: str, num_envs: int, training: bool = False) -> Any:
             return self.environment
 
     class Watcher:

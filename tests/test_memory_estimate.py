@@ -235,6 +235,8 @@ def test_what_is_published_fits(memory: Any, monkeypatch: pytest.MonkeyPatch) ->
                     check_scripted(solved)
                 except CardError:
                     continue
+            if agent in ("thompson", "task-posterior") and (solved.tasks_change or not solved.relabelable):
+                continue  # refused, see test_families_bar.py
             for budget in BUDGETS if agent in ("dmrlad", "oracle") else ("smoke", "full"):
                 memory(24 * GIB if budget in ("standard", "full") else 8 * GIB)
                 config, _ = plan(agent, name, budget=budget, device="cpu", threads=1)
