@@ -58,7 +58,7 @@ PRESETS: dict[str, Style] = {
     "dmrlad-plus-no-probing": Style(VERMILION, "D", DASHED),
     "dmrlad-plus-no-transitions": Style(ORANGE, "s", DASHED),
     "cemrl-hfr-no-norm": Style(GREEN, "o", DASHED),
-    "pearl-hfr": Style(PURPLE, "o", DASHED),
+    "pearl-hfr": Style(PURPLE, ">", DASHED),
     "thompson": Style(BLACK, "d", DASHED),
     "blind": Style(YELLOW, "<", DASHED),
     "random": Style(BLACK, "x", DOTTED),
