@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -32,7 +33,7 @@ def study_figure(name: str, trials: Sequence[TrialRecord], logarithmic: set[str]
     """
     keys = list(dict.fromkeys(key for trial in trials for key in trial.values))
     rows = -(-(1 + len(keys)) // COLUMNS)
-    settings = {"axes.titlesize": 9, "axes.labelsize": 8, "font.size": 8, "xtick.labelsize": 7, "ytick.labelsize": 7}
+    settings: dict[Any, Any] = {"axes.titlesize": 9, "axes.labelsize": 8, "font.size": 8, "xtick.labelsize": 7, "ytick.labelsize": 7}
     with seaborn.axes_style("whitegrid"), matplotlib.rc_context(settings):
         figure = Figure(figsize=(PANEL[0] * COLUMNS, PANEL[1] * rows + 0.5), layout="constrained")
         FigureCanvasAgg(figure)
@@ -78,10 +79,10 @@ def _slice(axis: Axes, trials: Sequence[TrialRecord], key: str, logarithmic: boo
 
 
 def _points(axis: Axes, trials: Sequence[TrialRecord], place: Callable[[TrialRecord], float]) -> None:
-    drawn = [trial for trial in trials if trial.value is not None]
+    drawn = [(trial, trial.value) for trial in trials if trial.value is not None]
     best = best_trial(trials)
     for state, colour, marker in (("pruned", PRUNED, "x"), ("complete", COMPLETE, "o")):
-        own = [trial for trial in drawn if trial.state == state and trial is not best]
-        axis.scatter([place(trial) for trial in own], [trial.value for trial in own], s=16, color=colour, marker=marker, label=state)
-    if best is not None:
+        own = [(place(trial), value) for trial, value in drawn if trial.state == state and trial is not best]
+        axis.scatter([x for x, _ in own], [y for _, y in own], s=16, color=colour, marker=marker, label=state)
+    if best is not None and best.value is not None:
         axis.scatter([place(best)], [best.value], s=40, color=BEST, marker="*", label=f"best: trial {best.number}", zorder=3)
