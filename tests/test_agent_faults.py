@@ -99,7 +99,7 @@ EXCEPTIONS = [
     (ValueError("é [/b] {x}"), "ValueError: é [/b] {x}"),
     (ValueError("x" * 100_000), f"ValueError: {'x' * 500} ..."),
     (SystemExit(0), "SystemExit: 0"),
-    (GeneratorExit(), "GeneratorExit: "),
+    (GeneratorExit(), "GeneratorExit"),
     (RecursionError("deep"), "RecursionError: deep"),
 ]
 

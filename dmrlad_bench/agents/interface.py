@@ -134,8 +134,7 @@ class Agent(Protocol):
     Optional members, used where present:
         `task_observable` (bool): the agent is shown the task in its observations (the oracle's view).
         `track` (str): `standard`, the default, or `privileged`: while scored, it has more than observations, actions, rewards and ends.
-        `observe_outcome(outcome)`: privileged agents only; called before `observe` with what the reward function judges,
-            `(num_envs, outcome_dim)`.
+        `observe_outcome(outcome)`: privileged agents only; before `observe`, with what the reward judges, `(num_envs, outcome_dim)`.
         `begin_training_trial(num_envs, iteration)`: as `begin_trial`, before a trial whose data will be learnt from.
         `begin_episode()`: the environments were reset, the task was not.
         `learn(trials: Trials) -> Metrics`: one training iteration on newly collected trials.

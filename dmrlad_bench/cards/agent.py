@@ -15,7 +15,7 @@ from pydantic import Field
 
 from dmrlad_bench.cards.agent_config import OWN_SECTIONS, AgentConfig, Algorithm, Track
 from dmrlad_bench.cards.external import EXTERNAL, SCHEDULED_AS, applicable, card_content
-from dmrlad_bench.cards.reading import KEYS_SHOWN, CardError, CardModel, nearest, parse_toml, read_toml, register_folder, validate
+from dmrlad_bench.cards.reading import FEW_KEYS, KEYS_SHOWN, CardError, CardModel, nearest, parse_toml, read_toml, register_folder, validate
 
 BUDGETS = ("smoke", "quick", "standard", "full")
 
@@ -189,7 +189,8 @@ def _apply(content: dict[str, Any], override: str) -> None:
     if not separator:
         raise CardError(f"--set {override!r}: expected key=value, as schedule.iterations=20")
     if key not in known:
-        raise CardError(f"--set: unknown key {key!r}{nearest(key, known)}; {KEYS_SHOWN}")
+        accepted = f"accepted: {', '.join(known)}" if len(known) <= FEW_KEYS else KEYS_SHOWN
+        raise CardError(f"--set: unknown key {key!r}{nearest(key, known)}; {accepted}")
     try:
         value = parse_toml(f"value = {text}", f"--set {key}")["value"]
     except CardError as error:

@@ -14,7 +14,7 @@ from dmrlad_bench.cards import CardError
 from dmrlad_bench.cli.fitting import fitted
 
 PROGRAM = "dmrlad-bench"
-PIPED_WIDTH = 140
+PIPED_WIDTH = 160
 RULED = str.maketrans("│┃┼┿╇╈╪├┤┡┩┢┪┌┐└┘┏┓┗┛┬┴┳┻╋─━", "||++++++++++++++++++++++++--")
 
 
