@@ -45,7 +45,7 @@ def make_agent(config: RunConfig, family: TaskFamily) -> Agent:
 
 
 def _judge(family: TaskFamily) -> TaskFamily:
-    """The family that an agent's reward function belongs to: another object than the one that scores, with nothing but training tasks to be read."""
+    """What an agent's reward function belongs to: another object than the one that scores, with nothing but training tasks to be read."""
     judge = copy.copy(family)
     tasks = family.card.tasks.model_copy(update={"validation": (), "test": (), "ood": ()})
     judge.card = family.card.model_copy(update={"tasks": tasks}, deep=True)
