@@ -164,9 +164,9 @@ def test_runs_that_do_not_fit_side_by_side(capsys: pytest.CaptureFixture[str], t
     assert re.search(
         r"4 runs at a time need at least 6\d\d MiB of memory, there are 450 MiB \(left on this machine\); expected fewer --jobs$", error
     )
-    memory(4 * GIB)
+    memory(2 * GIB)
     error = refused(capsys, *given("oracle", 9), "--out", tmp_path, "--device", "cpu", "--pack")
-    assert re.search(r"9 runs at a time need at least \S+ GiB of memory, there are 4\.0 GiB .*; expected no --pack$", error)
+    assert re.search(r"9 runs at a time need at least \S+ GiB of memory, there are 2\.0 GiB .*; expected no --pack$", error)
 
 
 # ---- the estimate against what it estimates -----------------------------------------------------------------------------

@@ -152,9 +152,9 @@ def test_a_return_that_is_not_finite_fails_the_run(
 
     def broken(*arguments: Any, **options: Any) -> Any:
         scores = score(*arguments, **options)
-        scores.returns[0, 0] = np.nan
+        scores.trial_returns[0, 0, 0] = np.nan
         return scores
 
     monkeypatch.setattr(session, "score", broken)
-    with pytest.raises(RunFailed, match=r"a return of the evaluation in iteration 2, split 'test' is not finite"):
+    with pytest.raises(RunFailed, match=r"a return of the evaluation in iteration 2, split 'validation' is not finite"):
         run(tmp_path)
