@@ -61,8 +61,9 @@ def run(
         raise CardError(f"pack: all runs share one process, so jobs must be 1, got {jobs}")
     sleep_while_waiting()
     _check_names(agent, env, budget)
-    from dmrlad_bench.harness.api import Draft, draft
+    from dmrlad_bench.harness.api import Draft, draft, needed_memory
     from dmrlad_bench.harness.expected import announce
+    from dmrlad_bench.harness.memory_estimate import check_together
     from dmrlad_bench.harness.run import Run, check_folder
 
     matrix = list(itertools.product(agent, env, seed))
@@ -80,6 +81,9 @@ def run(
             drafted = draft(one_agent, one_env, seed=one_seed, resume=True, **shared)
         check_folder(drafted.drafted, folder, resume or taken)
         drafts[folder] = drafted
+    if pack or jobs > 1:
+        first = next(iter(drafts.values())).drafted
+        check_together([needed_memory(one.drafted) for one in drafts.values()], 0 if pack else jobs, first.device)
     finished_before = [folder for folder in drafts if Run(folder).finished]
     if not quiet:
         for folder in finished_before if len(matrix) > 1 else ():
