@@ -14,7 +14,7 @@ from dmrlad_bench.harness.agent import make_agent
 from dmrlad_bench.harness.api import plan
 from dmrlad_bench.harness.collect import Environments, roll_out
 
-TINY = ("schedule.policy_updates=2",)
+TINY = ("schedule.policy_updates=2", "schedule.replay_trials=600")
 
 
 def learnt(path: Any, agent: str, iterations: int = 2) -> tuple[Any, TaskFamily]:

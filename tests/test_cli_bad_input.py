@@ -18,7 +18,7 @@ from program import refused, shown
         (["--jobs", "0"], ["jobs: expected at least 1, got 0"]),
         (["--jobs", "-2"], ["jobs: expected at least 1, got -2"]),
         (["--jobs", "all"], ["'--jobs'", "expected a whole number, got 'all'"]),
-        (["--env", "CheetahVelSprase"], ["unknown family 'CheetahVelSprase'", "did you mean 'CheetahVelSparse'?", "DMRLAD/PointGoal-v0"]),
+        (["--env", "CheetahVelSprase"], ["unknown family 'CheetahVelSprase'", "did you mean 'CheetahVelSparse'?", "dmrlad-bench envs"]),
         (["--env", "DMRLAD/PointGoal-v9"], ["unknown version of family 'DMRLAD/PointGoal-v9'", "DMRLAD/PointGoal-v0"]),
         (["--budget", "huge"], ["unknown budget 'huge'", "smoke, quick, standard, full"]),
         (["--device", "tpu"], ["unknown device 'tpu'", "auto, cpu, cuda"]),
@@ -96,7 +96,7 @@ def test_references_in_the_wrong_order(capsys: pytest.CaptureFixture[str], tmp_p
     card.write_text(
         (Path(__file__).parent.parent / "envs" / "PointGoal.toml").read_text() + "\n[reference]\nrandom = 0.0\nblind = 1.0\noracle = 1.0\n"
     )
-    assert "my.toml: key 'reference': oracle must exceed blind, got 1.0 and 1.0" in refused(capsys, "envs", card)
+    assert "my.toml: key 'reference': oracle must exceed blind, and by more than rounding, got 1.0 and 1.0" in refused(capsys, "envs", card)
 
 
 def test_resuming_with_another_configuration_names_the_key_before_anything_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -166,7 +166,10 @@ def test_copies_step_the_same():
 def test_bad_input_is_one_clear_line(tmp_path):
     env = DMRLADEnv("CheetahRandMass")
     cases = [
-        (lambda: env.reset(options={"task": np.array([1.0, 1, 1, 1, 1, 1, 0])}), "is not valid; accepted: .* all above 0"),
+        (
+            lambda: env.reset(options={"task": np.array([1.0, 1, 1, 1, 1, 1, 0])}),
+            "is no physics that a body can have",
+        ),
         (lambda: family(changed_card(tmp_path, "CheetahRandMass", 'scaled = ["mass"]', "")), "key 'goal.scaled' is missing"),
         (lambda: family(changed_card(tmp_path, "CheetahVel", "high = 3.0", 'high = 3.0\nscaled = ["mass"]')), "only goal kind 'physics'"),
         (lambda: family(changed_card(tmp_path, "CheetahRandMass", '"half_cheetah"', '"ant"')), "physics of body 'ant' cannot be scaled"),

@@ -48,7 +48,7 @@ def test_the_matrix_runs_one_after_another_and_again(capsys: pytest.CaptureFixtu
     assert first.startswith("all runs")  # one table, at the end
     assert first.count("┏") == 1
     assert first.endswith(f"run folders: {tmp_path}\n")
-    found = [(name, seed) for name, seed in re.findall(r"random *│ DMRLAD/(\w+)-v0 *│ quick *│ *(\d+) │", first)]
+    found = [(name, seed) for name, seed in re.findall(r"random *│ DMRLAD/(\w+)-v0 *│ quick *│ standard *│ *(\d+) │", first)]
     assert found == [(name, seed) for name in ("PointGoal", "PointGoalSparse") for seed in ("3", "4")]
     assert shown(capsys, *arguments, "--resume") == first  # finished runs are shown again
 
@@ -131,7 +131,7 @@ def test_side_by_side_gives_what_one_after_another_gives(tmp_path: Path, capsys:
     assert {path: path.stat().st_mtime_ns for path in times} == times
     tables = [printed[: printed.index("run folders: ")] for printed in (one, two.out)]
     assert tables[0] == tables[1]
-    assert re.findall(r"│ smoke *│ *(\d) │", tables[0]) == ["0", "1", "2"]
+    assert re.findall(r"│ smoke *│ standard *│ *(\d) │", tables[0]) == ["0", "1", "2"]
 
 
 @pytest.mark.parametrize("turns", [nullcontext, taking_turns], ids=["all at once", "in turns"])

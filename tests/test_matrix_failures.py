@@ -55,7 +55,7 @@ def test_one_of_several_runs_raises_and_the_others_go_on(
     folder = Path("runs/Bad/random--quick--seed0")
     assert caught.value.code == 1
     assert printed.err == (f"dmrlad-bench: error: {folder}: stopped: ZeroDivisionError: what happened; traceback: {folder / 'error.log'}\n")
-    assert re.findall(r"^run folder: (.*)$", printed.out, re.MULTILINE) == ["runs/Good/random--quick--seed0"]
+    assert re.findall(r"^run folders: (.*)$", printed.out, re.MULTILINE) == ["runs"]
     written = (folder / "error.log").read_text()
     assert written.startswith("Traceback (most recent call last):") and "in step" in written and "what\nhappened" in written
 

@@ -21,9 +21,9 @@ from dmrlad_bench.envs.bodies import Body
 from dmrlad_bench.envs.body_kinds import BODIES
 from dmrlad_bench.harness.run import read_config
 from dmrlad_bench.reports.agent_styles import COLOURS, PRESETS, style_of
+from dmrlad_bench.reports.bounds import ACTION_ENTRIES, FALLING
 from dmrlad_bench.reports.comparison import compare
 from dmrlad_bench.reports.leaderboard import Entry, PublishedAgent, content_digest, make_entry
-from dmrlad_bench.reports.mixing import FALLING
 from dmrlad_bench.reports.publishing import check_publishable
 from dmrlad_bench.reports.reading import RecordedRun, read_runs
 
@@ -173,6 +173,7 @@ def test_other_step_counts_do_not_stand_in_one_table(cards: Path) -> None:
     with pytest.raises(CardError, match="environment steps differs: 97200 in result of dmrlad, seed 0 but 170000 in result of pearl"):
         compare([one, longer])
     assert compare([one, longer], allow_mixed=True).agents == ("dmrlad (97200 steps)", "pearl (170000 steps)")
+    assert {name: body.action_dim for name, body in BODIES.items()} == ACTION_ENTRIES
     assert set(FALLING) == {name for name, body in BODIES.items() if body.terminated is not Body.terminated}
     hopper = [make_result(agent, family="HopperVelSparse") for agent in ("dmrlad", "pearl")]  # may fall
     earlier = hopper[1].curve[-1].model_copy(update={"environment_steps": hopper[1].environment_steps - 100})

@@ -87,7 +87,7 @@ def test_tuned_runs_cannot_be_submitted_nor_go_on_as_others(
     tune(small_plan(tmp_path), 1, quiet=True)
     (folder,) = (tmp_path / "trials" / "0000" / "PointGoal").iterdir()
     assert len(read_runs([folder])) == 1
-    line = refused(capsys, "submit", folder, "--out", tmp_path / "board", "--name", "tuned")
+    line = refused(capsys, "submit", folder, "--out", tmp_path / "board", "--name", "tuned", "--author", "A. Body")
     assert "not the whole protocol: no scores of 'test'" in line
     line = refused(capsys, "compare", folder)
     assert "the result has no deterministic scores of 'test'; it has: validation deterministic" in line

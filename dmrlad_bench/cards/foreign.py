@@ -46,8 +46,13 @@ def described(error: BaseException, *skip: str) -> str:
     places = [(Path(frame.filename), frame.lineno) for frame in frames if frame.filename[:1] not in ("", "<")]
     places = [(path, line) for path, line in places if path not in {*map(Path, skip), Path(__file__)} and not path.is_relative_to(library)]
     own = [(path, line) for path, line in places if "site-packages" not in path.parts] or places
+    return named(error) + (f" ({own[-1][0]}:{own[-1][1]})" if own else "")
+
+
+def named(error: BaseException) -> str:
+    """Type and message of an exception: one line."""
     text = message_of(error)
-    return f"{type(error).__name__}{text and f': {text}'}" + (f" ({own[-1][0]}:{own[-1][1]})" if own else "")
+    return f"{type(error).__name__}{text and f': {text}'}"
 
 
 def message_of(error: BaseException) -> str:

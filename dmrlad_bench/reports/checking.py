@@ -48,7 +48,7 @@ def check_leaderboards(folder: Path) -> list[str]:
             entries[path] = entry
     if not faults:
         readme = folder / README
-        if not readme.is_file() or readme.read_text(encoding="utf-8") != leaderboard_markdown(list(entries.values())):
+        if not readme.is_file() or readme.read_bytes() != leaderboard_markdown(list(entries.values())).encode():
             faults.append(f"{readme}: not what the files give; write it with: dmrlad-bench leaderboard --markdown")
     return faults
 

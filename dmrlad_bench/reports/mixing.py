@@ -12,11 +12,11 @@ import numpy as np
 
 from dmrlad_bench.cards import CardError
 from dmrlad_bench.protocol import normalised
+from dmrlad_bench.reports.bounds import ends_early
 from dmrlad_bench.reports.reading import RecordedRun, published_family, reference_of
 from dmrlad_bench.reports.scores import TrialScores
 
 SHOWN_DIGITS = 8
-FALLING = ("hopper", "walker2d", "ant")  # bodies that may end an episode; reports know no simulator, so their names stand here
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def fields_of(view: View) -> tuple[Field, ...]:
 def _steps(run: RecordedRun) -> int | None:
     """Environment steps of a run whose budget decides them; None where episodes may end early."""
     card = published_family(run.result)
-    early = card is None or (card.terminates and (card.body in FALLING or ":" in card.body))
+    early = card is None or (ends_early(card))
     return None if early else run.result.environment_steps
 
 
