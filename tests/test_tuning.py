@@ -26,7 +26,7 @@ from dmrlad_bench.harness.tuning import TuningPlan, plan_tuning
 from dmrlad_bench.harness.tuning_jobs import tune
 
 KEYS = 8
-WITHOUT_SPACE = {"random", "scripted"}
+WITHOUT_SPACE = {"random", "still", "scripted", "task-posterior", "thompson"}  # the last two have none yet: their learner is the oracle's
 TUNE = ("tune", "--agent", "dmrlad", "--env", "PointGoal", "--budget", "smoke", "--device", "cpu")
 
 
