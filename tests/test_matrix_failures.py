@@ -45,6 +45,13 @@ def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], li
     return make
 
 
+def told(folder: Path, error: str) -> str:
+    """The one line: what was raised, where in the body, and where the traceback lies."""
+    (body,) = Path.cwd().glob("broken_*.py")
+    line = body.read_text().splitlines().index(next(line for line in body.read_text().splitlines() if "raise" in line)) + 1
+    return f"dmrlad-bench: error: {folder}: stopped: {error} ({body}:{line}); traceback: {folder / 'error.log'}\n"
+
+
 @pytest.mark.parametrize("how", [["--jobs", "1"], ["--jobs", "2"], ["--pack"]], ids=" ".join)
 def test_one_of_several_runs_raises_and_the_others_go_on(
     cards: Callable[[str], list[str]], capfd: pytest.CaptureFixture[str], how: list[str]
@@ -54,7 +61,7 @@ def test_one_of_several_runs_raises_and_the_others_go_on(
     printed = capfd.readouterr()
     folder = Path("runs/Bad/random--quick--seed0")
     assert caught.value.code == 1
-    assert printed.err == (f"dmrlad-bench: error: {folder}: stopped: ZeroDivisionError: what happened; traceback: {folder / 'error.log'}\n")
+    assert printed.err == told(folder, "ZeroDivisionError: what happened")
     assert re.findall(r"^run folders: (.*)$", printed.out, re.MULTILINE) == ["runs"]
     written = (folder / "error.log").read_text()
     assert written.startswith("Traceback (most recent call last):") and "in step" in written and "what\nhappened" in written
@@ -69,7 +76,7 @@ def test_a_single_run_ends_likewise(cards: Callable[[str], list[str]], capsys: p
     printed = capsys.readouterr()
     assert (caught.value.code, printed.out) == (1, "")
     folder = Path("runs/Bad/random--quick--seed0")
-    assert printed.err == f"dmrlad-bench: error: {folder}: stopped: {shown}; traceback: {folder / 'error.log'}\n"
+    assert printed.err == told(folder, shown)
 
 
 def test_what_raised_is_the_cause_of_what_train_raises(
@@ -92,7 +99,9 @@ def test_a_fault_outside_of_the_sitting_is_an_outcome_too(tmp_path: Path, monkey
     folder.mkdir(parents=True)
     ((_, outcome),) = train_all({folder: config}, 1, Options(resume=False, command=["test"], quiet=True))
     assert isinstance(outcome, RunFailed)
-    assert str(outcome) == f"{folder}: stopped: LookupError: where?; traceback: {folder / 'error.log'}"
+    assert re.fullmatch(
+        rf"{re.escape(str(folder))}: stopped: LookupError: where\? \({re.escape(__file__)}:\d+\); traceback: .*error\.log", str(outcome)
+    )
 
 
 def test_a_full_disk_does_not_hide_what_happened(
@@ -104,7 +113,9 @@ def test_a_full_disk_does_not_hide_what_happened(
     counting()
     monkeypatch.setattr("dmrlad_bench.harness.failures.write_atomic", full)
     monkeypatch.setattr(CountingAgent, "learn", lambda *_: _raise(KeyError("belief")))
-    with pytest.raises(RunFailed, match=r"KeyError: 'belief'; its traceback cannot be written to .*error\.log: No space left on device$"):
+    with pytest.raises(
+        RunFailed, match=r"KeyError: 'belief' \(.*\); its traceback cannot be written to .*error\.log: No space left on device$"
+    ):
         run(tmp_path)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from pathlib import Path
 
-from dmrlad_bench.cards.foreign import named
+from dmrlad_bench.cards.foreign import described
 from dmrlad_bench.cards.writing import write_atomic
 from dmrlad_bench.harness.errors import RunFailed
 
@@ -13,8 +13,8 @@ ERROR_FILE = "error.log"
 
 
 def unexpected(folder: Path, error: BaseException) -> RunFailed:
-    """What a run ends with that raised `error`: its type and text in one line; the traceback is written to the run folder."""
-    return RunFailed(f"{folder}: stopped: {named(error)}; {written_traceback(folder, error)}")
+    """What a run ends with that raised `error`: its type, text and place in one line; the traceback is written to the run folder."""
+    return RunFailed(f"{folder}: stopped: {described(error)}; {written_traceback(folder, error)}")
 
 
 def written_traceback(folder: Path, error: BaseException) -> str:
